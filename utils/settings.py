@@ -1,0 +1,257 @@
+"""The settings of a run: one dataclass, filled from the command line, then an env file, then the defaults.
+
+``KEY=VALUE`` on the command line wins over the env file, which wins over the default. Keys are the fields' names in
+capitals. Relative paths in an env file start at the repository, those on the command line where you stand.
+The README's table is ``python -m utils.settings --table``.
+"""
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+from utils.tools import REPOSITORY, UserError, entry_point, sha256_json
+
+STAGES = ("tokenizer", "pretrain", "finetune", "eval")
+TINY_LLM = "tiny"
+ALL, LLM, TRAIN, TUNE = "tpfe", "pfe", "tpf", "pf"  # which stages read a setting, by their initials
+
+
+def _setting(default, stages, help, choices=None, low=None, high=None, path=False, must_exist=False):
+    metadata = dict(stages=stages, help=help, choices=choices, low=low, high=high, path=path, must_exist=must_exist)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Every setting of every stage; ``metadata`` holds what the table in the README says of it."""
+
+    # data
+    root_ecg: str = _setting("", "t", "folder of the ECG records that the manifests name", path=True, must_exist=True)
+    train_path: str = _setting("", "t", "training manifest (QA or report)", path=True, must_exist=True)
+    val_path: str = _setting("", "t", "validation manifest (QA or report)", path=True, must_exist=True)
+    root_path_ecg: str = _setting("", LLM, "folder of the ECG records that the manifests name", path=True, must_exist=True)
+    root_path_json: str = _setting("", LLM, "folder of the QA manifests (template_train_background.json, ...)", path=True, must_exist=True)
+    root_report_json: str = _setting("", LLM, "folder of the report manifests (train.json, ...)", path=True, must_exist=True)
+    dataset: str = _setting("ptbxl", LLM, "name of the data set; part of the results folder's name")
+    lead_order: str = _setting("name", ALL, "find leads by their names, or by their position in the file (as the published code)", choices=("name", "file"))
+    short_records: str = _setting("refuse", ALL, "records shorter than 10 s: refuse them, or pad them with their mean", choices=("refuse", "pad"))
+    crop: str = _setting("first", ALL, "which 10 s of a longer record", choices=("first", "centre"))
+    max_gap_s: float = _setting(0.2, ALL, "longest gap (NaN) in seconds that is interpolated; longer ones refuse the record", low=0)
+    # stage 1
+    architecture: str = _setting("default", "t", "the small fast network, or the published one", choices=("default", "published"))
+    quantizer: str = _setting("fsq", "t", "finite scalar quantisation, or a learned codebook", choices=("fsq", "vq"))
+    levels: tuple = _setting((6, 6, 6, 6), "t", "levels of each code dimension (FSQ); their product is the number of codes", low=2, high=64)
+    codebook_size: int = _setting(1296, "t", "number of codes (VQ)", low=2, high=65535)
+    codes_per_ecg: int = _setting(313, "t", "codes that describe 10 s of 12 leads", low=8, high=2500)
+    batch: int = _setting(16, "t", "ECGs a training step", low=1)
+    epochs: int = _setting(5, "t", "passes over the training ECGs", low=1)
+    lr: float = _setting(2e-3, "t", "peak learning rate", low=0)
+    val_every: int = _setting(500, "t", "steps between validations", low=1)
+    patience: int = _setting(3, "t", "validations without improvement before training stops; 0 never stops", low=0)
+    max_minutes: float = _setting(0.0, "t", "longest training time in minutes; 0 is no limit", low=0)
+    log_root: str = _setting("ecg_tokenizer/result_tokenzier", "t", "where the tokenizer and its logs go", path=True)
+    workers: int = _setting(0, ALL, "processes that read ECG files; 0 reads in the main one", low=0)
+    # the language model
+    llm: str = _setting("", LLM, "a label for the LLM, recorded with the results")
+    local_llm_path: str = _setting(TINY_LLM, LLM, "folder of a causal LM; `tiny` is the embedded one", path=True, must_exist=True)
+    tokenizer_path: str = _setting("", LLM, "trained ECG tokenizer: a folder, or a best.pt (ours or the authors')", path=True, must_exist=True)
+    pretrain_path: str = _setting("", "f", "what stage 2 left (or the authors' checkpoint_epoch0.pth); empty starts from the LLM", path=True, must_exist=True)
+    ckp_path: str = _setting("", "e", "what stage 3 left (or the authors' checkpoint_epoch0.pth)", path=True, must_exist=True)
+    tuning: str = _setting("lora", TUNE, "train LoRA, norms and the code tokens' rows, or all weights", choices=("lora", "full"))
+    lora_r: int = _setting(64, TUNE, "rank of LoRA", low=1)
+    lora_alpha: int = _setting(16, TUNE, "scale of LoRA (alpha / rank)", low=1)
+    lora_dropout: float = _setting(0.05, TUNE, "dropout before LoRA", low=0, high=0.9)
+    pretrain_objective: str = _setting("forecast", "p", "predict the end of windows of five lengths (published), or every next code", choices=("forecast", "causal"))
+    prompts: str = _setting("", "fe", "a JSON file with other prompt words; empty uses model/prompts.py's", path=True, must_exist=True)
+    # training
+    stage: str = _setting("", LLM, "pretrain, finetune or test: checked against the launcher", choices=("", "pretrain", "finetune", "test"))
+    tasktype: str = _setting("qa", "fe", "answer questions, or write reports", choices=("qa", "report"))
+    train_epochs: int = _setting(1, TUNE, "passes over the training items", low=1)
+    max_steps: int = _setting(0, TUNE, "stop after so many steps; 0 is no limit", low=0)
+    batch_size: int = _setting(4, LLM, "items (stage 2: ECGs) a step, an accumulation and a process", low=1)
+    accumulation: int = _setting(1, TUNE, "batches whose gradients are added up for one step", low=1)
+    learning_rate: float = _setting(1e-4, TUNE, "peak learning rate", low=0)
+    schedule: str = _setting("constant", TUNE, "learning rate after the warm-up", choices=("constant", "cosine"))
+    warmup_steps: int = _setting(0, TUNE, "steps over which the learning rate rises", low=0)
+    weight_decay: float = _setting(0.0, TUNE, "AdamW's weight decay", low=0)
+    use_amp: bool = _setting(True, ALL, "bf16 where the processor is fast at it (float32 elsewhere); codes are float32 always")
+    verbose_steps: int = _setting(10, TUNE, "steps between lines of log.jsonl", low=1)
+    eval_steps: int = _setting(500, TUNE, "steps between validations", low=1)
+    val_items: int = _setting(256, TUNE, "items of the validation manifest that a validation uses", low=1)
+    save_steps: int = _setting(500, TRAIN, "steps between saves that RESUME goes on from", low=1)
+    resume: str = _setting("false", TRAIN, "go on from the last save; auto: start over where settings or inputs differ", choices=("false", "true", "auto"))
+    seed: int = _setting(0, ALL, "seed of everything drawn at random", low=0)
+    # evaluation
+    controls: tuple = _setting((), "e", "also score with another patient's ECG and with a flat one: shuffled,blank", choices=("shuffled", "blank"))
+    max_new_tokens: int = _setting(0, "e", "longest generation; 0 is the published 170 (QA) or 200 (report)", low=0)
+    test_items: int = _setting(0, "e", "score a seeded sample of so many items; 0 is all", low=0)
+    # machine
+    results: str = _setting("results", LLM, "where runs leave their results", path=True)
+    codes_root: str = _setting("results/codes", LLM, "where encoded ECGs are kept", path=True)
+    num_processes: int = _setting(0, LLM, "processes; 0 is one a GPU, one without a GPU", low=0)
+    threads: int = _setting(0, ALL, "CPU threads a process; 0 shares the cores among the processes", low=0)
+    device: str = _setting("auto", ALL, "where to compute", choices=("auto", "cpu", "cuda"))
+
+    def fingerprint(self, stage, without=()):
+        """Hash of the settings that decide the stage's result.
+
+        Those of the machine and of the log are left out, and paths too: what lies there counts, and that is for the
+        caller to hash.
+        """
+        ignored = {"resume", "save_steps", "verbose_steps", "threads", "workers", "device", "stage", *without}
+        return sha256_json(
+            {
+                name: value
+                for name, value in self.of_stage(stage).items()
+                if name not in ignored and not FIELDS[name.upper()].metadata["path"]
+            }
+        )
+
+    def of_stage(self, stage):
+        """The settings that the stage reads, as a dict."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if stage[0] in f.metadata["stages"]}
+
+
+FIELDS = {field.name.upper(): field for field in dataclasses.fields(Settings)}
+
+
+def load_settings(stage, argv):
+    """Settings of ``stage`` from ``[ENV FILE] [KEY=VALUE ...]``; a fault in them is a `UserError`.
+
+    Parameters
+    ----------
+    stage : {"tokenizer", "pretrain", "finetune", "eval"}
+    argv : list of str
+    """
+    files = [word for word in argv if "=" not in word]
+    if len(files) > 1:
+        raise UserError(f"more than one env file: {' '.join(files)} (settings are written KEY=VALUE)")
+    values = {}
+    if files:
+        for key, text in _read_env_file(files[0]).items():
+            values[key.lower()] = _parse(key, text, REPOSITORY, f"{files[0]}: ")
+    for word in argv:
+        if "=" in word:
+            key, text = word.split("=", 1)
+            values[key.lower()] = _parse(key, text, Path.cwd())
+    settings = Settings(**values)
+    _check_stage(settings, stage)
+    return settings
+
+
+def unused_keys(stage, argv):
+    """Keys that were given but that this stage doesn't read, for a line that says so."""
+    given = [word.split("=", 1)[0] for word in argv if "=" in word]
+    for file in (word for word in argv if "=" not in word):
+        given += _read_env_file(file)
+    return sorted({key for key in given if stage[0] not in FIELDS[key].metadata["stages"]})
+
+
+def _read_env_file(path):
+    from dotenv.parser import parse_stream
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            bindings = list(parse_stream(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: the env file cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    for binding in bindings:
+        if binding.error or (binding.key and binding.value is None):
+            raise UserError(f"{path}, line {binding.original.line}: not KEY=VALUE: {binding.original.string.strip()}")
+    return {binding.key: binding.value for binding in bindings if binding.key}
+
+
+def _field(key, where=""):
+    if key not in FIELDS:
+        import difflib
+
+        close = difflib.get_close_matches(key, FIELDS, 1)
+        hint = f"did you mean {close[0]}?" if close else "the README's table of settings lists all"
+        raise UserError(f"{where}unknown setting {key}; {hint}")
+    return FIELDS[key]
+
+
+def _parse(key, text, base, where=""):
+    field = _field(key, where)
+    rules = field.metadata
+    text = text.strip()
+
+    def wrong(why):
+        return UserError(f"{where}{key}={text}: {why}")
+
+    try:
+        if field.type is bool:
+            value = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+        elif field.type is tuple:
+            words = [word.strip() for word in text.split(",") if word.strip()]
+            value = tuple(words) if rules["choices"] else tuple(int(word) for word in words)
+        else:
+            value = field.type(text)
+    except (ValueError, KeyError):
+        kind = {bool: "true or false", int: "a whole number", float: "a number", tuple: "whole numbers with commas"}
+        raise wrong(f"must be {kind[field.type]}") from None
+    for part in value if isinstance(value, tuple) else (value,):
+        if rules["choices"] and part not in rules["choices"]:
+            raise wrong("must be " + " or ".join(choice or "empty" for choice in rules["choices"]))
+        if rules["low"] is not None and not rules["low"] <= part <= (rules["high"] or sys.float_info.max):
+            upper = f" and at most {rules['high']}" if rules["high"] else ""
+            raise wrong(f"must be at least {rules['low']}{upper}")
+    if field.type is tuple and not rules["choices"] and not value:
+        raise wrong("must hold at least one number")
+    if rules["path"] and value and value != TINY_LLM:
+        value = os.path.normpath(base / Path(value).expanduser())
+    return value
+
+
+def _check_stage(settings, stage):
+    expected = {"eval": "test"}.get(stage, stage)
+    if settings.stage not in ("", expected):
+        raise UserError(f"STAGE={settings.stage} does not fit this launcher, which runs stage {expected}")
+    for name, value in settings.of_stage(stage).items():
+        if FIELDS[name.upper()].metadata["must_exist"] and value and value != TINY_LLM and not os.path.exists(value):
+            hint = "; LOCAL_LLM_PATH=tiny takes the embedded LLM" if name == "local_llm_path" else ""
+            raise UserError(f"{name.upper()}={value}: no such file or folder{hint}")
+
+
+def require(settings, *names):
+    """A `UserError` if one of these settings is empty."""
+    for name in names:
+        if getattr(settings, name) == "":
+            raise UserError(f"{name.upper()} is not set: {FIELDS[name.upper()].metadata['help']}")
+
+
+def table():
+    """The README's table of settings, as Markdown."""
+    lines = ["| setting | stages | default | meaning |", "|---|---|---|---|"]
+    for key, field in FIELDS.items():
+        default = field.default
+        if isinstance(default, tuple):
+            default = ",".join(map(str, default))
+        elif isinstance(default, bool):
+            default = str(default).lower()
+        elif isinstance(default, float):
+            default = f"{default:g}"
+        stages = ", ".join(stage for stage in STAGES if stage[0] in field.metadata["stages"])
+        stages = "all" if stages.count(",") == 3 else stages
+        choices = field.metadata["choices"]
+        options = f" ({', '.join(f'`{c}`' for c in choices if c)})" if choices else ""
+        default = f"`{default}`" if default != "" else ""
+        lines.append(f"| `{key}` | {stages} | {default} | {field.metadata['help']}{options} |")
+    return "\n".join(lines)
+
+
+@entry_point
+def main(argv):
+    """Print the table, or check ``STAGE [ENV FILE] [KEY=VALUE ...]`` and print the settings."""
+    if argv == ["--table"]:
+        print(table())
+        return
+    if not argv or argv[0] not in STAGES:
+        raise UserError(f"usage: python -m utils.settings --table | {{{','.join(STAGES)}}} [ENV FILE] [KEY=VALUE ...]")
+    for name, value in load_settings(argv[0], argv[1:]).of_stage(argv[0]).items():
+        print(f"{name.upper()}={value}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
