@@ -1,0 +1,113 @@
+"""Signals in bulk: every record read once, in memory or in a memory-mapped cache; bad ones left out and listed."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from data_provider.records import RecordError, record_file
+from data_provider.signal import load_signal
+from utils.tools import read_json, sha256_json, write_json
+
+
+def load_signals(root, paths, policy, workers=0, cache_folder=None, what="reading ECGs"):
+    """Read and standardise records.
+
+    Parameters
+    ----------
+    root : str or Path
+    paths : sequence of str
+        Record paths relative to ``root``.
+    policy : SignalPolicy
+    workers : int
+        Threads that read; 0 reads in the calling one.
+    cache_folder : str or Path, optional
+        Keep the signals there as a memory map. A later call with the same policy and unchanged files reads nothing.
+
+    Returns
+    -------
+    signals : float32 array or memory map [N, 12, samples]
+    good : list of str
+        The path of each row.
+    bad : dict
+        Path -> reason, for the records that could not be read.
+    """
+    paths = list(dict.fromkeys(paths))
+    if cache_folder is None:
+        signals = np.empty((len(paths), 12, policy.samples), np.float32)
+        good, bad = _fill(signals, root, paths, policy, workers, what)
+        return signals[: len(good)], good, bad
+    key = _cache_key(root, paths, policy)[:24]
+    array_path, index_path = Path(cache_folder) / f"signals_{key}.npy", Path(cache_folder) / f"signals_{key}.json"
+    if not (array_path.is_file() and index_path.is_file()):
+        array_path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = array_path.with_name(f".{array_path.name}.{os.getpid()}.tmp")
+        try:
+            shape = (len(paths), 12, policy.samples)
+            signals = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+            good, bad = _fill(signals, root, paths, policy, workers, what)
+            signals.flush()
+            del signals
+            os.replace(temporary, array_path)
+            write_json(index_path, {"good": good, "bad": bad})  # last: it says that the array is whole
+        finally:
+            temporary.unlink(missing_ok=True)
+    index = read_json(index_path)
+    return np.load(array_path, mmap_mode="r")[: len(index["good"])], index["good"], index["bad"]
+
+
+def bad_records_text(bad, limit=20):
+    """The lines that close a run: how many records were left out, which, and why ("" when none was)."""
+    if not bad:
+        return ""
+    lines = [f"{len(bad)} record{'s' * (len(bad) > 1)} left out:"]
+    lines += [f"  {path}: {reason}" for path, reason in list(bad.items())[:limit]]
+    if len(bad) > limit:
+        lines.append(f"  and {len(bad) - limit} more")
+    return "\n".join(lines)
+
+
+def file_signature(root, path):
+    """Size and modification time (ns) of a record's files, as a string; "" when there is none."""
+    header = record_file(Path(root) / path)
+    parts = []
+    for file in (header, header.with_suffix(".dat"), header.with_suffix(".mat")):
+        try:
+            status = file.stat()
+        except OSError:
+            continue
+        parts.append(f"{status.st_size}:{status.st_mtime_ns}")
+    return "+".join(parts)
+
+
+def _fill(signals, root, paths, policy, workers, what):
+    """Write the readable records to the first rows of ``signals``."""
+    from tqdm import tqdm
+
+    root = Path(root)
+
+    def read(path):
+        try:
+            return path, load_signal(root / path, policy)[0], None
+        except RecordError as error:
+            return path, None, error.fault
+
+    good, bad = [], {}
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        # batches keep the pool from holding more read signals than the writer has taken
+        batches = (paths[start : start + 256] for start in range(0, len(paths), 256))
+        results = (result for batch in batches for result in (pool.map(read, batch) if workers else map(read, batch)))
+        for path, x, reason in tqdm(results, total=len(paths), desc=what, unit="ECG", disable=len(paths) < 200):
+            if reason is None:
+                signals[len(good)] = x
+                good.append(path)
+            else:
+                bad[path] = reason
+    return good, bad
+
+
+def _cache_key(root, paths, policy):
+    return sha256_json(
+        [policy.fingerprint(), str(Path(root).resolve()), [[path, file_signature(root, path)] for path in paths]]
+    )

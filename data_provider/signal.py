@@ -1,0 +1,144 @@
+"""`Record` -> standardised [12, 5000]: ten seconds at 500 Hz, gaps closed, each lead scaled.
+
+The policy is part of the codes: its fingerprint is kept with them.
+"""
+
+import dataclasses
+from fractions import Fraction
+
+import numpy as np
+
+from data_provider.leads import LEADS
+from data_provider.records import RecordError, read_millivolts
+from utils.tools import sha256_json
+
+VERSION = 1  # raise it when the same policy gives other numbers: stored codes are then made anew
+ODDEST_RATIO = 5000  # largest numerator or denominator of a resampling ratio
+
+
+@dataclasses.dataclass(frozen=True)
+class SignalPolicy:
+    """What is done to a record before it is encoded.
+
+    Attributes
+    ----------
+    sample_rate : int
+        Hz after resampling.
+    samples : int
+        Samples a lead.
+    crop : {"first", "centre"}
+        Which part of a longer record.
+    short : {"refuse", "pad"}
+        Shorter records: refuse them, or pad each lead with its mean at the end.
+    max_gap_s : float
+        Longest run of missing samples, in seconds, that is interpolated; longer ones refuse the record.
+    lead_order : {"name", "file"}
+        As in `data_provider.records.read_record`.
+    """
+
+    sample_rate: int = 500
+    samples: int = 5000
+    crop: str = "first"
+    short: str = "refuse"
+    max_gap_s: float = 0.2
+    lead_order: str = "name"
+
+    def fingerprint(self):
+        """Hash of all that decides the numbers, as hex."""
+        return sha256_json({**dataclasses.asdict(self), "version": VERSION})
+
+
+def standardise(signal):
+    """Subtract each lead's mean and divide by its population standard deviation; a constant lead is divided by 1.
+
+    Parameters
+    ----------
+    signal : array [12, T]
+        mV.
+
+    Returns
+    -------
+    x : float32 array [12, T]
+    mean, std : float64 arrays [12]
+        mV; ``x * std[:, None] + mean[:, None]`` gives the signal back.
+    """
+    signal = np.asarray(signal, dtype=np.float64)
+    mean = signal.mean(axis=1)
+    centred = signal - mean[:, None]
+    variance = np.einsum("ct,ct->c", centred, centred) / signal.shape[1]
+    # A constant lead's variance is not 0 but rounding; the bound is scikit-learn's (StandardScaler).
+    rounding = signal.shape[1] * np.finfo(np.float64).eps
+    constant = variance <= rounding * variance + (rounding * mean) ** 2
+    std = np.where(constant, 1.0, np.sqrt(variance))
+    centred /= std[:, None]
+    return centred.astype(np.float32), mean, std
+
+
+def fit_signal(record, policy):
+    """The part of a record that the policy asks for, at its rate and without gaps: float32 mV [12, samples]."""
+    return _fit(record.signal, record.sample_rate, record.path, policy).astype(np.float32)
+
+
+def load_signal(path, policy):
+    """Read, fit and standardise the record at ``path``.
+
+    Returns
+    -------
+    x : float32 array [12, samples]
+    mean, std : float64 arrays [12]
+        mV.
+
+    Raises
+    ------
+    RecordError
+        The record cannot be read or does not fit the policy.
+    """
+    signal, sample_rate, _ = read_millivolts(path, policy.lead_order)
+    return standardise(_fit(signal, sample_rate, path, policy))
+
+
+def _fit(signal, sample_rate, path, policy):
+    if sample_rate == policy.sample_rate and signal.shape[1] == policy.samples:
+        return _close_gaps(signal, sample_rate, path, policy)
+    ratio = Fraction(policy.sample_rate / sample_rate).limit_denominator(ODDEST_RATIO)
+    if not ratio or abs(float(ratio) * sample_rate / policy.sample_rate - 1) > 1e-4 or ratio.numerator > ODDEST_RATIO:
+        raise RecordError(path, f"{sample_rate:g} samples a second cannot be resampled to {policy.sample_rate}")
+    # Crop before resampling: what lies outside the window neither costs time nor refuses the record by its gaps.
+    length = signal.shape[1]
+    wanted = int(np.ceil(policy.samples / ratio))
+    start = max(0, (length - wanted) // 2) if policy.crop == "centre" else 0
+    signal = _close_gaps(signal[:, start : start + wanted], sample_rate, path, policy)
+    if ratio != 1:
+        from scipy.signal import resample_poly
+
+        # "line" takes the ends' offset out before the low-pass, which would else ring at the edges
+        signal = resample_poly(signal.astype(np.float64), ratio.numerator, ratio.denominator, axis=1, padtype="line")
+    missing = policy.samples - signal.shape[1]
+    if missing > 0:
+        if policy.short == "refuse":
+            seconds, needed = length / sample_rate, policy.samples / policy.sample_rate
+            raise RecordError(path, f"{seconds:g} s long, {needed:g} s are needed (SHORT_RECORDS=pad fills it up)")
+        padding = np.repeat(signal.mean(axis=1, keepdims=True), missing, axis=1)
+        signal = np.concatenate([signal, padding], axis=1)
+    return signal[:, : policy.samples]
+
+
+def _close_gaps(signal, sample_rate, path, policy):
+    """Interpolate short runs of missing samples along each lead; at an end the nearest sample is held."""
+    missing = ~np.isfinite(signal)
+    if not missing.any():
+        return signal
+    signal = signal.copy()
+    for lead, gaps in enumerate(missing):
+        if not gaps.any():
+            continue
+        if gaps.all():
+            raise RecordError(path, f"lead {LEADS[lead]} holds no samples")
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], gaps, [False]])))
+        longest = (edges[1::2] - edges[::2]).max() / sample_rate
+        if longest > policy.max_gap_s:
+            fault = f"lead {LEADS[lead]} has a gap of {longest:.3g} s, more than {policy.max_gap_s:g} s are not filled"
+            raise RecordError(path, fault)
+        at = np.arange(signal.shape[1])
+        signal[lead, gaps] = np.interp(at[gaps], at[~gaps], signal[lead, ~gaps])
+    return signal
