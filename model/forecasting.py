@@ -1,0 +1,51 @@
+"""Stage 2's sequences: an ECG's codes, of which the last ones of a window are to be foretold."""
+
+from model.prompts import Example
+
+# Published for 313 codes: shares of the ECG that a window shows, and of it that are to be foretold.
+PUBLISHED_CODES = 313
+PUBLISHED_WINDOWS = ((283, 30), (142, 15), (70, 7), (35, 4), (17, 2))
+
+
+def windows_for(codes_per_ecg):
+    """(window, step) of the five forecasts for ECGs of so many codes; the published ones for 313.
+
+    Other numbers of codes keep the published proportions, the longest window and step filling the ECG.
+    """
+    if codes_per_ecg == PUBLISHED_CODES:
+        return PUBLISHED_WINDOWS
+    scaled = []
+    for window, step in PUBLISHED_WINDOWS:
+        steps = max(1, round(step * codes_per_ecg / PUBLISHED_CODES))
+        total = max(steps + 1, round((window + step) * codes_per_ecg / PUBLISHED_CODES))
+        scaled.append((min(total, codes_per_ecg) - steps, steps))
+    return tuple(scaled)
+
+
+def forecast_examples(vocabulary, codes, rng):
+    """Five windows of an ECG, each at a start drawn from the multiples of its step that fit.
+
+    Parameters
+    ----------
+    codes : array of int, [F]
+    rng : random.Random
+    """
+    examples = []
+    for window, step in windows_for(len(codes)):
+        start = rng.choice(range(0, len(codes) - window - step + 1, step))
+        examples.append(_code_sequence(vocabulary, codes[start : start + window + step], supervised=step))
+    return examples
+
+
+def causal_examples(vocabulary, codes, rng):
+    """The whole ECG, every code but the first foretold from those before it."""
+    return [_code_sequence(vocabulary, codes, supervised=len(codes) - 1)]
+
+
+def _code_sequence(vocabulary, codes, supervised):
+    codes = vocabulary.code_ids(codes)
+    before = [*vocabulary.bos, vocabulary.start]
+    ids = [*before, *codes, vocabulary.end, vocabulary.eos]
+    first = len(before) + len(codes) - supervised
+    labels = [-100] * first + codes[len(codes) - supervised :] + [-100, -100]
+    return Example(ids, labels)

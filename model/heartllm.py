@@ -1,0 +1,139 @@
+"""The LLM that reads ECGs: a causal LM with rows for the ECG's tokens, LoRA on its projections, norms that train."""
+
+import torch
+
+from model.vocabulary import add_ecg_tokens
+from utils.tools import UserError
+
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def load_llm(path, n_codes, dtype=torch.float32, seed=0):
+    """A causal LM from a folder, grown by the ECG's tokens.
+
+    The new rows start as the mean of the old ones plus noise of their spread: seeded, so that every process and every
+    later load has the same rows.
+
+    Returns
+    -------
+    model, tokenizer, vocabulary : transformers model, transformers tokenizer, `EcgVocabulary`
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True, use_safetensors=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UserError(f"{path}: not a causal LM that transformers can load ({str(error).splitlines()[0]})") from error
+    vocabulary = add_ecg_tokens(tokenizer, n_codes)
+    _grow_rows(model, vocabulary, seed)
+    # None of the published model's decoding hints: what is generated is decided where it is generated.
+    model.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None)
+    model.generation_config.pad_token_id = vocabulary.pad
+    return model, tokenizer, vocabulary
+
+
+def _grow_rows(model, vocabulary, seed):
+    text_size, last = vocabulary.text_size, vocabulary.new_ids[-1]
+    rows = model.get_input_embeddings().weight.shape[0]
+    grown = max(rows, last + 1)  # some LLMs have more rows than tokens already
+    if grown != rows:
+        model.resize_token_embeddings(grown, mean_resizing=False)
+    generator = torch.Generator().manual_seed(seed)
+    weights = {id(m.weight): m.weight for m in (model.get_input_embeddings(), model.get_output_embeddings())}
+    with torch.no_grad():
+        for weight in weights.values():
+            old = weight[:text_size].float()
+            noise = torch.randn(last + 1 - text_size, weight.shape[1], generator=generator)
+            weight[text_size : last + 1] = (old.mean(0) + noise * old.std(0)).to(weight.dtype)
+
+
+def add_adapter(model, vocabulary, rank, alpha, dropout):
+    """Wrap the LLM for PEFT: LoRA on the seven projections; norms and the new tokens' rows train whole.
+
+    Everything else is frozen. Rows of an output layer that isn't tied to the embedding train too.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+    targets = [name for name in LORA_TARGETS if name in names]
+    if not targets:
+        raise UserError(f"the LLM ({model.config.model_type}) has none of the projections {', '.join(LORA_TARGETS)}")
+    rows = {_last_name(model, model.get_input_embeddings()): vocabulary.new_ids}
+    if not model.config.tie_word_embeddings:
+        rows[_last_name(model, model.get_output_embeddings())] = vocabulary.new_ids
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=targets,
+        modules_to_save=norm_names(model),
+        trainable_token_indices=rows,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def norm_names(model):
+    """Last names of the LLM's normalisation modules (input_layernorm, ..., norm)."""
+    return sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if type(m).__name__.endswith("Norm")})
+
+
+def _last_name(model, module):
+    return next(name for name, m in model.named_modules() if m is module).rsplit(".", 1)[-1]
+
+
+def loss_sum(model, batch):
+    """Sum of the cross-entropies (nats) of a batch's supervised tokens.
+
+    Logits are computed only at the positions that some row supervises: a prompt's need none.
+
+    Parameters
+    ----------
+    batch : dict
+        What `model.packing.collate` makes, on the model's device.
+    """
+    targets = batch["labels"][:, 1:]
+    kept = torch.nonzero((targets != -100).any(0)).squeeze(1)
+    output = model(
+        input_ids=batch["input_ids"], position_ids=batch["position_ids"], logits_to_keep=kept, use_cache=False
+    )
+    logits = output.logits.float()
+    return torch.nn.functional.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]), targets[:, kept].reshape(-1), ignore_index=-100, reduction="sum"
+    )
+
+
+def trainable_parameters(model):
+    """(number that train, number in all)."""
+    parameters = list(model.parameters())
+    return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
+
+
+@torch.no_grad()
+def generate(model, tokenizer, vocabulary, prompts, max_new_tokens):
+    """Greedy answers to a batch of prompts.
+
+    Parameters
+    ----------
+    prompts : list of list of int
+        Token ids; shorter ones are padded on the left.
+
+    Returns
+    -------
+    list of str
+        What was generated before the end of text, without special tokens.
+    """
+    length = max(map(len, prompts))
+    ids = torch.tensor([[vocabulary.pad] * (length - len(p)) + p for p in prompts])
+    mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts])
+    output = model.generate(
+        input_ids=ids.to(model.device),
+        attention_mask=mask.to(model.device),
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        eos_token_id=vocabulary.eos,
+        pad_token_id=vocabulary.pad,
+    )
+    return tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)

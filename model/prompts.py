@@ -1,0 +1,81 @@
+"""The words around the ECG: the only place that holds them.
+
+A prompt is one string with one ECG block, ``<|start_ecg|>{codes}<|end_ecg|>``, which is repeated where a question is
+about two ECGs. QA prompts may use ``{question}`` and ``{background}``, report prompts ``{background}``. What follows
+the block is the cue; the answer comes right after it. `PROMPTS=FILE` replaces them by a JSON file with the keys ``qa``
+and ``report``, since a tuned model wants the words that it was tuned on.
+"""
+
+import re
+from dataclasses import dataclass
+
+from data_provider.manifests import item_background
+from model.vocabulary import END, START
+from utils.tools import UserError, read_json
+
+ECG = START + "{codes}" + END
+PROMPTS = {
+    "qa": "Read the 12-lead ECG and answer the question.\nQuestion: {question}\n" + ECG + "\nAnswer:",
+    "report": "Read the 12-lead ECG and write its report.\n{background}\n" + ECG + "\nReport:",
+}
+BLOCK = re.compile(re.escape(START) + r"(.*?)\{codes\}(.*?)" + re.escape(END), re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sequence for the LLM: ``labels`` equal ``input_ids`` where they are supervised, else -100."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+def read_prompts(path=""):
+    """The prompts in force: ours, or those of a JSON file, checked."""
+    prompts = dict(PROMPTS)
+    if path:
+        given = read_json(path)
+        if not isinstance(given, dict) or not given or set(given) - set(PROMPTS):
+            raise UserError(f"{path}: must be an object with the keys qa and report")
+        prompts.update(given)
+    for task, text in prompts.items():
+        if not isinstance(text, str) or len(BLOCK.findall(text)) != 1 or text.count("{codes}") != 1:
+            raise UserError(f"{path}: {task} must hold the block {START}{{codes}}{END} exactly once")
+        if task == "qa" and "{question}" not in text:
+            raise UserError(f"{path}: qa must hold {{question}}")
+    return prompts
+
+
+def answer_text(item, task):
+    """What the LLM should write: the report, or the answer's items joined with "."."""
+    return item["report"] if task == "report" else ".".join(item["answer"])
+
+
+def prompt_ids(tokenizer, vocabulary, prompts, item, task, ecgs):
+    """Token ids of an item's prompt, from the beginning of text to the cue.
+
+    Parameters
+    ----------
+    ecgs : list of arrays of int, [F] each
+        The codes of the item's one or two ECGs.
+    """
+    template = prompts[task]
+    block = BLOCK.search(template)
+    words = {"{question}": item.get("question", ""), "{background}": item_background(item)}
+
+    def text_ids(text):
+        # All at once, so that a question that itself holds "{background}" stays as it is.
+        text = re.sub(r"\{question\}|\{background\}", lambda found: words[found.group()], text)
+        return tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+
+    ids = [*vocabulary.bos, *text_ids(template[: block.start()])]
+    for codes in ecgs:
+        ids += [vocabulary.start, *text_ids(block.group(1)), *vocabulary.code_ids(codes)]
+        ids += [*text_ids(block.group(2)), vocabulary.end]
+    return ids + text_ids(template[block.end() :])
+
+
+def training_example(tokenizer, vocabulary, prompts, item, task, ecgs):
+    """Prompt and answer; only the answer and the end of text are supervised."""
+    prompt = prompt_ids(tokenizer, vocabulary, prompts, item, task, ecgs)
+    answer = [*tokenizer(answer_text(item, task), add_special_tokens=False)["input_ids"], vocabulary.eos]
+    return Example(prompt + answer, [-100] * len(prompt) + answer)
