@@ -68,8 +68,8 @@ def check_fits(path, tokenizer_fingerprint, llm_path):
     card = read_json(path / CARD)
     if card.get("tokenizer_fingerprint") != tokenizer_fingerprint:
         raise UserError(
-            f"{path}: was trained with another ECG tokenizer (fingerprint {str(card.get('tokenizer_fingerprint'))[:12]},"
-            f" TOKENIZER_PATH has {tokenizer_fingerprint[:12]})"
+            f"{path}: was trained with another ECG tokenizer ({str(card.get('tokenizer_fingerprint'))[:12]}) "
+            f"than TOKENIZER_PATH's ({tokenizer_fingerprint[:12]})"
         )
     if card.get("llm_hash") != llm_hash(llm_path):
         raise UserError(f"{path}: was trained on another LLM ({card.get('llm_path')}) than LOCAL_LLM_PATH={llm_path}")
@@ -163,7 +163,9 @@ def load_published(model, vocabulary, path, text_rows=True):
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
                 continue
-            tensor = embedding[vocabulary.text_size :] if "trainable_tokens" in name else state.get(_published_name(name))
+            tensor = state.get(_published_name(name))
+            if "trainable_tokens" in name:
+                tensor = embedding[vocabulary.text_size :]
             if tensor is None or tensor.shape != parameter.shape:
                 found = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
                 raise UserError(f"{path}: {_published_name(name)} is {found}, {tuple(parameter.shape)} is needed")

@@ -1,0 +1,83 @@
+"""What to compute on, how precisely, with how many processes and threads."""
+
+import datetime
+import os
+import shutil
+import socket
+import subprocess
+
+from utils.tools import UserError
+
+
+def pick_device(wanted, local_rank=0):
+    """The torch device of this process: the GPU of its rank where there is one (or is asked for), else the CPU."""
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("DEVICE=cuda: PyTorch sees no GPU on this machine")
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", local_rank)
+
+
+def pick_dtype(use_amp, device):
+    """bf16 where it is asked for and the processor is fast at it, else float32.
+
+    A CPU without AMX or AVX512-bf16 is some 80 times slower in bf16 than in float32.
+    """
+    import torch
+
+    if not use_amp:
+        return torch.float32
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def count_gpus():
+    """GPUs of this machine, asked of the driver (torch takes seconds to import)."""
+    if not shutil.which("nvidia-smi"):
+        return 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip()])
+    answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+    return answer.stdout.count("GPU ") if answer.returncode == 0 else 0
+
+
+def processes_wanted(num_processes, device):
+    """Processes to start: as asked, or one a GPU, or one."""
+    if num_processes:
+        return num_processes
+    return max(1, count_gpus()) if device != "cpu" else 1
+
+
+def set_threads(threads):
+    """CPU threads of this process; 0 shares the cores among the processes of this machine. Returns the number."""
+    import torch
+
+    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
+    threads = threads or max(1, len(os.sched_getaffinity(0)) // local_world)
+    torch.set_num_threads(threads)
+    return threads
+
+
+def start_processes(device_type):
+    """Join the other processes of this run (gloo or nccl), or stand alone. Returns (rank, world size).
+
+    The launchers set RANK, WORLD_SIZE and so on; without them this process is alone, which DeepSpeed wants to be told.
+    """
+    import torch.distributed as dist
+
+    if "RANK" not in os.environ:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1}
+        os.environ.update({key: str(value) for key, value in alone.items()})
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    # One process encodes the ECGs while the others wait, which takes hours for a large data set.
+    dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=datetime.timedelta(hours=12))
+    return dist.get_rank(), dist.get_world_size()
