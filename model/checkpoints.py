@@ -1,78 +1,15 @@
-"""What a stage leaves and the next one takes: adapters (ours), whole models, and the authors' checkpoints.
-
-A checkpoint folder of ours holds PEFT's files (or a whole model after ``TUNING=full``), the tokenizer with the ECG's
-tokens, and ``heartllm.json``: which LLM and which ECG tokenizer it belongs to, and the settings of its run.
-"""
+"""What a stage leaves and the next one takes, saved and loaded: adapters, whole models, the authors' checkpoints."""
 
 import re
 from pathlib import Path
 
 import torch
 
+from model.checkpoint_files import CARD, resolve_checkpoint
 from model.heartllm import add_adapter, load_llm
-from utils.tools import UserError, read_json, sha256_bytes, sha256_file, write_json
+from utils.tools import UserError, write_json
 
-CARD = "heartllm.json"
 PUBLISHED_PREFIX = "llm_model.base_model.model."
-
-
-def llm_hash(path):
-    """A hash that tells LLMs apart in seconds, however large.
-
-    Of config.json and, for each safetensors file, its name, size and 64 blocks of 4 KiB spread over it.
-    """
-    path = Path(path)
-    files = sorted(path.glob("*.safetensors"))
-    if not (path / "config.json").is_file() or not files:
-        raise UserError(f"{path}: not an LLM folder (config.json and *.safetensors are expected)")
-    chunks = [(path / "config.json").read_bytes()]
-    for file in files:
-        size = file.stat().st_size
-        chunks.append(f"{file.name} {size}".encode())
-        with open(file, "rb") as stream:
-            for block in range(64):
-                stream.seek(size * block // 64)
-                chunks.append(stream.read(4096))
-    return sha256_bytes(*chunks)
-
-
-def checkpoint_hash(path):
-    """SHA-256 of a checkpoint's weights: of the authors' file, or of our folder's safetensors."""
-    path = resolve_checkpoint(path)
-    if path.is_file():
-        return sha256_file(path)
-    return sha256_bytes(*(sha256_file(file).encode() for file in sorted(path.glob("*.safetensors"))))
-
-
-def resolve_checkpoint(path):
-    """The checkpoint at ``path``; ``checkpoint_epoch0.pth`` also finds our folder ``checkpoint_epoch0``."""
-    path = Path(path)
-    folder = path.with_suffix("") if path.suffix == ".pth" else path
-    if path.is_file():
-        return path
-    if (folder / CARD).is_file():
-        return folder
-    raise UserError(f"{path}: no checkpoint (a folder with {CARD}, or the authors' .pth file)")
-
-
-def is_published(path):
-    """Whether this is the authors' file rather than one of our folders."""
-    return resolve_checkpoint(path).is_file()
-
-
-def check_fits(path, tokenizer_fingerprint, llm_path):
-    """A `UserError` if a checkpoint of ours was made with another ECG tokenizer or LLM. Quick; loads no weights."""
-    path = resolve_checkpoint(path)
-    if path.is_file():
-        return
-    card = read_json(path / CARD)
-    if card.get("tokenizer_fingerprint") != tokenizer_fingerprint:
-        raise UserError(
-            f"{path}: was trained with another ECG tokenizer ({str(card.get('tokenizer_fingerprint'))[:12]}) "
-            f"than TOKENIZER_PATH's ({tokenizer_fingerprint[:12]})"
-        )
-    if card.get("llm_hash") != llm_hash(llm_path):
-        raise UserError(f"{path}: was trained on another LLM ({card.get('llm_path')}) than LOCAL_LLM_PATH={llm_path}")
 
 
 def save_checkpoint(folder, model, tokenizer, card):
@@ -126,12 +63,6 @@ def load_model(path, llm_path, n_codes, dtype=torch.float32, dropout=0.0, text_r
         if isinstance(module, torch.nn.Dropout):
             module.p = dropout
     return model, tokenizer, vocabulary
-
-
-def tuning_of(path):
-    """``"lora"`` or ``"full"``: what a checkpoint holds."""
-    path = resolve_checkpoint(path)
-    return "lora" if path.is_file() or (path / "adapter_config.json").is_file() else "full"
 
 
 def load_weights(path):

@@ -2,7 +2,7 @@
 
 import torch
 
-from model.vocabulary import add_ecg_tokens
+from model.vocabulary import START, add_ecg_tokens
 from utils.tools import UserError
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -25,8 +25,10 @@ def load_llm(path, n_codes, dtype=torch.float32, seed=0):
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"{path}: not a causal LM that transformers can load ({str(error).splitlines()[0]})") from error
+    grown = START in tokenizer.get_vocab()  # a model that a run here saved whole
     vocabulary = add_ecg_tokens(tokenizer, n_codes)
-    _grow_rows(model, vocabulary, seed)
+    if not grown:
+        _grow_rows(model, vocabulary, seed)
     # None of the published model's decoding hints: what is generated is decided where it is generated.
     model.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None)
     model.generation_config.pad_token_id = vocabulary.pad

@@ -80,7 +80,7 @@ class Settings:
     eval_steps: int = _setting(500, TUNE, "steps between validations", low=1)
     val_items: int = _setting(256, TUNE, "items of the validation manifest that a validation uses", low=1)
     save_steps: int = _setting(500, TRAIN, "steps between saves that RESUME goes on from", low=1)
-    resume: str = _setting("false", TRAIN, "go on from the last save; auto: start over where settings or inputs differ", choices=("false", "true", "auto"))
+    resume: str = _setting("false", ALL, "go on from the last save; auto: start over where settings or inputs differ", choices=("false", "true", "auto"))
     seed: int = _setting(0, ALL, "seed of everything drawn at random", low=0)
     # evaluation
     controls: tuple = _setting((), "e", "also score with another patient's ECG and with a flat one: shuffled,blank", choices=("shuffled", "blank"))
@@ -151,6 +151,8 @@ def unused_keys(stage, argv):
 def _read_env_file(path):
     from dotenv.parser import parse_stream
 
+    if not os.path.exists(path) and os.path.exists(REPOSITORY / path):
+        path = REPOSITORY / path  # env/demo/pretrain.env is found from any folder
     try:
         with open(path, encoding="utf-8") as file:
             bindings = list(parse_stream(file))

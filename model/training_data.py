@@ -1,0 +1,90 @@
+"""From items and stored codes to the batches of a training step."""
+
+from dataclasses import dataclass
+
+from data_provider.data_factory import epoch_steps, item_rng
+from data_provider.manifests import item_paths, record_paths
+from model.forecasting import causal_examples, forecast_examples
+from model.packing import collate
+from model.prompts import Example, training_example
+
+
+@dataclass(frozen=True)
+class StageTwo:
+    """Stage 2's examples: the items are record paths."""
+
+    store: object
+    vocabulary: object
+    objective: str
+
+    def examples(self, path, rng):
+        make = forecast_examples if self.objective == "forecast" else causal_examples
+        return make(self.vocabulary, self.store[path], rng)
+
+
+@dataclass(frozen=True)
+class StageThree:
+    """Stage 3's examples: the items are those of a QA or report manifest."""
+
+    store: object
+    vocabulary: object
+    tokenizer: object
+    prompts: dict
+    task: str
+
+    def examples(self, item, rng):
+        ecgs = [self.store[path] for path in item_paths(item)]
+        return [training_example(self.tokenizer, self.vocabulary, self.prompts, item, self.task, ecgs)]
+
+
+def pretraining_paths(manifests):
+    """The ECGs that stage 2 learns from: every record that the manifests name, once."""
+    return record_paths([item for items in manifests for item in items])
+
+
+def usable(items, store):
+    """The items all of whose ECGs are in the store (items of stage 2 are paths)."""
+    return [item for item in items if all(p in store for p in ([item] if isinstance(item, str) else item_paths(item)))]
+
+
+def step_batches(stage, items, chosen, rank, world, batch_size, seed, epoch, accumulation=1):
+    """This process's batches of one step.
+
+    Parameters
+    ----------
+    chosen : sequence of int
+        The items of the step, of all processes; this one takes every ``world``-th from ``rank`` on.
+
+    Returns
+    -------
+    list of dict
+        ``accumulation`` batches (`model.packing.collate`). Where the items don't suffice (in an epoch's last step), a
+        batch without supervision stands in, so that all processes compute the same number of them.
+    """
+    mine = [int(index) for index in chosen[rank::world]]
+    batches = []
+    for number in range(accumulation):
+        share = mine[number * batch_size : (number + 1) * batch_size]
+        if share:
+            examples = [e for index in share for e in stage.examples(items[index], item_rng(seed, epoch, index))]
+        else:
+            first = stage.examples(items[int(chosen[0])], item_rng(seed, epoch, 0))[:1]
+            examples = [Example(e.input_ids, [-100] * len(e.labels)) for e in first]
+        batches.append(collate(examples, stage.vocabulary.pad))
+    return batches
+
+
+def validation_batches(stage, items, rank, world, batch_size, seed):
+    """This process's share of the validation, the same at every call: batches in the items' order."""
+    for chosen in epoch_steps(len(items), batch_size, seed, 0)[rank::world]:
+        yield step_batches(stage, items, chosen, 0, 1, batch_size, seed, 0)[0]
+
+
+def longest_example(stage, items, tries=256):
+    """Most tokens that one of the items takes, of those with the longest texts."""
+
+    def text_length(item):
+        return 0 if isinstance(item, str) else len(str(item)) + 4000 * len(item_paths(item))
+
+    likely = sorted(items, key=text_length, reverse=True)[:tries]
+    return max(len(e.input_ids) for item in likely for e in stage.examples(item, item_rng(0, 0, 0)))

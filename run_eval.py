@@ -1,0 +1,226 @@
+"""Answers or reports for the test items, and their scores.
+
+python run_eval.py eval [--plan] [ENV FILE] [KEY=VALUE ...]     (eval.sh does this)
+"""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_provider.data_factory import manifest_path, sample
+from data_provider.data_loader import bad_records_text
+from data_provider.manifests import check_records_exist, item_paths, read_manifest, record_paths
+from run_main import policy_of, stored_codes
+from utils.machine import pick_device, pick_dtype, processes_wanted, set_threads, start_processes
+from utils.runs import finish_run, is_finished, results_folder
+from utils.settings import TINY_LLM, load_settings, require, unused_keys
+from utils.tools import UserError, entry_point, sha256_file, sha256_json, write_atomically, write_json
+
+MAX_NEW_TOKENS = {"qa": 170, "report": 200}
+
+
+@dataclass
+class Plan:
+    """An evaluation that has been checked: what it reads, where it writes, what it is made of."""
+
+    settings: object
+    folder: Path
+    llm_path: Path
+    test: Path
+    train: Path
+    provenance: dict
+    processes: int
+
+    @property
+    def fingerprint(self):
+        return sha256_json([self.settings.fingerprint("eval", {"num_processes"}), self.provenance["inputs"]])
+
+
+def make_plan(argv):
+    """Check everything that can be checked without a model; raises `UserError`."""
+    from ecg_tokenizer.codec import tokenizer_fingerprint
+    from model.checkpoint_files import check_fits, checkpoint_hash, llm_hash
+    from model.prompts import read_prompts
+    from model.tiny_llm import tiny_llm
+
+    settings = load_settings("eval", argv)
+    root = "root_path_json" if settings.tasktype == "qa" else "root_report_json"
+    require(settings, "root_path_ecg", root, "tokenizer_path", "ckp_path")
+    task = settings.tasktype
+    test, train = (manifest_path(getattr(settings, root), settings.dataset, task, split) for split in ("test", "train"))
+    check_records_exist(read_manifest(test, task), settings.root_path_ecg, test)
+    read_manifest(train, task)
+    fingerprint = tokenizer_fingerprint(settings.tokenizer_path)
+    llm_path = tiny_llm(settings.results) if settings.local_llm_path == TINY_LLM else Path(settings.local_llm_path)
+    check_fits(settings.ckp_path, fingerprint, llm_path)
+    inputs = {
+        "tokenizer": fingerprint,
+        "adapter": checkpoint_hash(settings.ckp_path),
+        "llm": llm_hash(llm_path),
+        "test_manifest": sha256_file(test),
+        "train_manifest": sha256_file(train),
+        "prompts": read_prompts(settings.prompts),
+    }
+    for card in sorted(test.parent.glob("*dataset_card.json")):
+        inputs[card.name] = sha256_file(card)
+    provenance = {
+        "llm": settings.llm or llm_path.name,
+        "inputs": inputs,
+        "settings": {key.upper(): value for key, value in settings.of_stage("eval").items()},
+    }
+    folder = results_folder(settings.results, "eval", settings.tasktype, settings.dataset)
+    processes = processes_wanted(settings.num_processes, settings.device)
+    return Plan(settings, folder, llm_path, test, train, provenance, processes)
+
+
+def main_process(plan):
+    """Generate and score: this is what each process of an evaluation does."""
+    import torch
+    import torch.distributed as dist
+
+    from ecg_tokenizer.codec import EcgTokenizer
+    from model.checkpoints import load_model
+    from model.controls import other_patients_ecg
+    from model.prompts import read_prompts
+    from model.training_data import usable
+    from utils.evaluation import attach_floor, score_file
+
+    settings = plan.settings
+    device = pick_device(settings.device, int(os.environ.get("LOCAL_RANK", 0)))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    rank, world = start_processes(device.type)
+    threads, dtype = set_threads(settings.threads), pick_dtype(settings.use_amp, device)
+    say = print if rank == 0 else (lambda *words, **how: None)
+    say(f"eval: {world} process(es) x {threads} thread(s) on {device.type}, {str(dtype).split('.')[-1]}", flush=True)
+
+    ecg_tokenizer = EcgTokenizer.from_pretrained(settings.tokenizer_path, device=device)
+    task = settings.tasktype
+    listed = sample(read_manifest(plan.test, task), settings.test_items, settings.seed)
+    store = stored_codes(settings, ecg_tokenizer, record_paths(listed), rank)
+    items = usable(listed, store)
+    bad = {path: store.bad.get(path, "not encoded") for path in record_paths(listed) if path not in store}
+    say(f"test: {len(items)} items" + (f", {len(listed) - len(items)} left out (records below)" if bad else ""))
+    if not items:
+        raise UserError(f"{plan.test}: no item has a readable record below {settings.root_path_ecg}")
+    plan.provenance["items_left_out"] = len(listed) - len(items)
+
+    model, text_tokenizer, vocabulary = load_model(settings.ckp_path, plan.llm_path, ecg_tokenizer.n_codes, dtype)
+    model.to(device).eval()
+    prompts = read_prompts(settings.prompts)
+    ecgs_of = {"": store.__getitem__}
+    if "shuffled" in settings.controls:
+        other = other_patients_ecg(items, settings.seed)
+        ecgs_of["_shuffled"] = lambda path: store[other[path]]
+    if "blank" in settings.controls:
+        zeros = torch.zeros(1, 12, policy_of(settings).samples, device=device)
+        flat = ecg_tokenizer.encode_standardised(zeros)[0].tolist()
+        ecgs_of["_blank"] = lambda path: flat
+    for suffix, ecg_of in ecgs_of.items():
+        rows = predict(plan, items, ecg_of, model, text_tokenizer, vocabulary, prompts, rank, world, suffix)
+        if rank == 0:
+            attach_floor(rows, items, read_manifest(plan.train, task), task)
+            write_rows(plan.folder / f"predictions{suffix}.jsonl", rows)
+    if rank == 0:
+        for suffix in ("_shuffled", "_blank"):
+            if suffix not in ecgs_of:  # of an earlier run
+                (plan.folder / f"predictions{suffix}.jsonl").unlink(missing_ok=True)
+        write_json(plan.folder / "provenance.json", plan.provenance)
+        metrics = score_file(plan.folder / "predictions.jsonl", task)
+        write_json(plan.folder / "metrics.json", metrics)
+        finish_run(plan.folder, plan.fingerprint)
+        print_summary(metrics, task, plan.folder)
+        if bad:
+            print(bad_records_text(bad))
+    dist.barrier()
+
+
+def predict(plan, items, ecg_of, model, text_tokenizer, vocabulary, prompts, rank, world, suffix):
+    """Predictions for the items, in their order, on the first process; the others return an empty list.
+
+    Batches are formed before they are shared among the processes, so their number changes no prediction.
+    """
+    from tqdm import tqdm
+
+    from model.heartllm import generate
+    from model.prompts import prompt_ids
+
+    settings, task = plan.settings, plan.settings.tasktype
+    ids = [prompt_ids(text_tokenizer, vocabulary, prompts, i, task, [ecg_of(p) for p in item_paths(i)]) for i in items]
+    longest = settings.max_new_tokens or MAX_NEW_TOKENS[task]
+    most = model.config.max_position_embeddings
+    needed = max(map(len, ids)) + longest
+    if needed > most:
+        raise UserError(f"an item takes {needed} tokens with its answer, the LLM reads {most} at most")
+    by_length = sorted(range(len(items)), key=lambda index: len(ids[index]))
+    size = settings.batch_size
+    batches = [by_length[start : start + size] for start in range(0, len(items), size)][rank::world]
+    texts = {}
+    for batch in tqdm(batches, desc=f"answers{suffix.replace('_', ', ')}", unit="batch", disable=rank != 0):
+        answers = generate(model, text_tokenizer, vocabulary, [ids[index] for index in batch], longest)
+        texts.update(zip(batch, answers, strict=True))
+    return [prediction_row(index, items[index], texts[index], task) for index in gather(texts, rank, world)]
+
+
+def gather(texts, rank, world):
+    """Bring the texts of all processes to the first one, in place; the item numbers there, nothing elsewhere."""
+    import torch.distributed as dist
+
+    parts = [None] * world if rank == 0 else None
+    dist.gather_object(texts, parts, dst=0)
+    for part in parts or []:
+        texts.update(part)
+    return sorted(texts) if rank == 0 else []
+
+
+def prediction_row(index, item, text, task):
+    """One line of predictions.jsonl."""
+    from utils.evaluation import split_answer
+
+    if task == "report":
+        return {"index": index, "prediction": text.strip(), "reference": item["report"], "text": text}
+    row = {"index": index, "prediction": split_answer(text), "reference": item["answer"], "text": text}
+    named = ("question", "question_type", "attribute_type", "template_id", "ecg_path")
+    return row | {name: item.get(name) for name in named}
+
+
+def write_rows(path, rows):
+    """Write predictions as JSON lines, atomically."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def print_summary(metrics, task, folder):
+    """The scores that count, each beside its floor."""
+    if task == "qa":
+        line = f"exact match {metrics['exact_match']['overall']:.1%} (floor {metrics['floor']['overall']:.1%})"
+        for name, scores in metrics.get("controls", {}).items():
+            line += f", {name} ECGs {scores['exact_match']['overall']:.1%}"
+    else:
+        line = f"BLEU-4 {metrics['nltk']['bleu4']:.3f} (floor {metrics['floor']['nltk']['bleu4']:.3f})"
+        line += f", METEOR {metrics['nltk']['meteor']:.3f} (floor {metrics['floor']['nltk']['meteor']:.3f})"
+    print(f"{metrics['count']} items: {line} -> {folder / 'metrics.json'}", flush=True)
+
+
+@entry_point
+def main(argv):
+    """Plan or run an evaluation."""
+    words = [word for word in argv[1:] if word != "--plan"]
+    if not argv or argv[0] != "eval":
+        raise UserError("usage: python run_eval.py eval [--plan] [ENV FILE] [KEY=VALUE ...]")
+    plan = make_plan(words)
+    finished = plan.settings.resume != "false" and is_finished(plan.folder, plan.fingerprint)
+    if "--plan" in argv:
+        for key in unused_keys("eval", words):
+            print(f"note: {key} has no effect in this stage", file=sys.stderr)
+        if finished:
+            print(f"eval: {plan.folder} is finished, made of these settings and inputs", file=sys.stderr)
+        print("finished" if finished else plan.processes)
+    elif not finished:
+        main_process(plan)
+
+
+if __name__ == "__main__":
+    main()

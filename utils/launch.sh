@@ -1,0 +1,54 @@
+# What the launchers share. Source it; it changes neither the folder nor the shell's options.
+REPO="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+
+# An environment with what requirements.txt pins: the active one, or .venv. Sets PYTHON.
+prepare_environment() {
+    if [ -n "${VIRTUAL_ENV:-}" ]; then
+        PYTHON="$VIRTUAL_ENV/bin/python"
+    elif [ -n "${CONDA_PREFIX:-}" ]; then
+        PYTHON="$CONDA_PREFIX/bin/python"
+    else
+        PYTHON="$REPO/.venv/bin/python"
+        if [ ! -x "$PYTHON" ] || ! "$PYTHON" -m pip --version >/dev/null 2>&1; then
+            check_python python3 || return 2
+            echo "making the environment .venv"
+            python3 -m venv --clear "$REPO/.venv" || { echo "error: python3 -m venv failed (on Debian: apt install python3-venv)" >&2; return 2; }
+        fi
+    fi
+    check_python "$PYTHON" || return 2
+    local wanted marker
+    wanted="$(sha256sum <"$REPO/requirements.txt" | cut -d' ' -f1)"
+    marker="$("$PYTHON" -c 'import sys; print(sys.prefix)')/.heartllm-requirements"
+    if [ "$(cat "$marker" 2>/dev/null)" != "$wanted" ]; then
+        echo "installing what requirements.txt pins (some minutes, about 2 GB; once)"
+        "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$REPO/requirements.txt" \
+            || { echo "error: pip could not install requirements.txt" >&2; return 2; }
+        echo "$wanted" >"$marker"
+    fi
+    export PYTHON PYTHONPATH="$REPO${PYTHONPATH:+:$PYTHONPATH}"
+    # One line a process says what it computes on; the libraries' own lines only bury it.
+    export TOKENIZERS_PARALLELISM=false TRANSFORMERS_VERBOSITY=error DS_ACCELERATOR="${DS_ACCELERATOR:-}"
+    if [ -z "$DS_ACCELERATOR" ]; then
+        if command -v nvidia-smi >/dev/null 2>&1; then unset DS_ACCELERATOR; else DS_ACCELERATOR=cpu; fi
+    fi
+}
+
+check_python() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+        || { echo "error: Python 3.11 or newer is needed ($("$1" --version 2>&1 || echo "no $1"))" >&2; return 2; }
+}
+
+# run_stage SCRIPT STAGE DEFAULT_ENV [ENV FILE] [KEY=VALUE ...]: check, then start the processes.
+run_stage() {
+    local script="$REPO/$1" stage="$2" default="$3" word env_given="" processes
+    shift 3
+    for word in "$@"; do case "$word" in *=*) ;; *) env_given=1 ;; esac; done
+    [ -n "$env_given" ] || set -- "$REPO/$default" "$@"
+    processes="$("$PYTHON" "$script" "$stage" --plan "$@")" || return $?
+    [ "$processes" != finished ] || return 0
+    command -v numactl >/dev/null 2>&1 || [ "$processes" = 1 ] || echo "note: without numactl, processes are not bound to cores"
+    local port
+    port="$("$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
+    "$PYTHON" -m deepspeed.launcher.runner --num_gpus "$processes" --master_port "$port" --no_local_rank \
+        "$script" "$stage" "$@"
+}
