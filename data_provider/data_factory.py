@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data_provider.manifests import read_manifest
 from utils.tools import UserError
 
 
@@ -20,12 +19,6 @@ def manifest_path(folder, dataset, task, split):
         if path.is_file():
             return path
     raise UserError(f"no manifest {candidates[0]} (nor {candidates[1]}); `python -m data_provider.prepare` makes them")
-
-
-def read_items(folder, dataset, task, split, limit=0, seed=0):
-    """The items of a manifest, or a seeded sample of ``limit`` of them in their order."""
-    items = read_manifest(manifest_path(folder, dataset, task, split), task)
-    return sample(items, limit, seed)
 
 
 def sample(items, limit, seed):
