@@ -111,8 +111,8 @@ def _fit(signal, sample_rate, path, policy):
     if ratio != 1:
         from scipy.signal import resample_poly
 
-        # "line" takes the ends' offset out before the low-pass, which would else ring at the edges
-        signal = resample_poly(signal.astype(np.float64), ratio.numerator, ratio.denominator, axis=1, padtype="line")
+        # "antireflect" goes on at the ends with their value and slope; zeros there would make the low-pass ring
+        signal = resample_poly(signal.astype(np.float64), ratio.numerator, ratio.denominator, axis=1, padtype="antireflect")
     missing = policy.samples - signal.shape[1]
     if missing > 0:
         if policy.short == "refuse":

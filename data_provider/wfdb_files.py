@@ -31,13 +31,11 @@ def read_wfdb(path):
     ValueError
         What is wrong, in words that follow the file's name and a colon.
     """
-    header_path = record_file(path)
-    header = read_header(header_path)
-    _check_files(header_path.parent, header)
+    header = check_wfdb(path)
     import wfdb
 
     try:
-        record = wfdb.rdrecord(str(header_path.with_suffix("")), physical=True, smooth_frames=True)
+        record = wfdb.rdrecord(str(header["path"].with_suffix("")), physical=True, smooth_frames=True)
     except Exception as error:  # the library raises many kinds; whatever it is, the file is at fault
         raise ValueError(f"cannot be read ({type(error).__name__}: {error})") from error
     if record.p_signal is None or not record.p_signal.size:
@@ -45,6 +43,14 @@ def read_wfdb(path):
     if header["samples"] and record.sig_len != header["samples"]:
         raise ValueError(f"{record.sig_len} samples on disk, the header says {header['samples']}")
     return header["names"], header["units"], record.p_signal.T, header["sample_rate"], header["notes"]
+
+
+def check_wfdb(path):
+    """The header of a record (see `read_header`), after a look whether its files are there and long enough."""
+    header_path = record_file(path)
+    header = read_header(header_path)
+    _check_files(header_path.parent, header)
+    return {**header, "path": header_path}
 
 
 def read_header(path):

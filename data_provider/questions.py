@@ -1,0 +1,196 @@
+"""Questions and answers from annotations, in ECG-QA's form, balanced so that no constant answer does well.
+
+Every question is asked in groups (one finding, one pair of findings, one open question). In each group no answer is
+given more often than the next frequent one: verify questions are half yes and half no, and no open question has an
+answer that is right more than half of the time. What is left out for that is counted.
+"""
+
+import itertools
+import random
+from collections import Counter, defaultdict
+
+from data_provider.annotations import FINDINGS
+
+# question type -> share of the questions an ECG may be asked
+QUOTAS = {"single-verify": 0.5, "single-choose": 0.25, "single-query": 0.25}
+MOST_FREQUENT = 0.6  # no answer of a verify template may exceed this share
+
+VERIFY = {
+    "scp_code": (101, "Would a reader of this ECG note {}?"),
+    "scp_class": (102, "Does this ECG belong to the group {}?"),
+    "heart_axis": (103, "Is {} the finding on the electrical axis of this ECG?"),
+    "stage_of_infarction": (104, "Does this ECG fit the {}?"),
+    "noise": (105, "Is this recording disturbed by {}?"),
+    "extra_systole": (106, "Can {} be seen in this ECG?"),
+}
+CHOOSE = {
+    "scp_code": (111, "Which of the two would a reader of this ECG note, {} or {}?"),
+    "scp_class": (112, "To which of the two groups does this ECG belong, {} or {}?"),
+    "heart_axis": (113, "Which describes the electrical axis of this ECG, {} or {}?"),
+    "stage_of_infarction": (114, "Which stage does this ECG fit, {} or {}?"),
+    "noise": (115, "By which of the two is this recording disturbed, {} or {}?"),
+    "extra_systole": (116, "Which of the two can be seen in this ECG, {} or {}?"),
+}
+QUERY = {
+    "rhythm": (121, "What is the rhythm of this ECG?"),
+    "diagnostic": (122, "What are the diagnoses of this ECG?"),
+    "form": (123, "Which changes of form does this ECG show?"),
+    "scp_class": (124, "To which groups of diagnoses does this ECG belong?"),
+    "heart_axis": (125, "How is the electrical axis of this ECG?"),
+    "stage_of_infarction": (126, "Which stage of myocardial infarction does this ECG fit?"),
+    "noise": (127, "Which disturbances does this recording have?"),
+    "extra_systole": (128, "Which kinds of extra beats can be seen in this ECG?"),
+}
+NONE = "none"
+
+
+def make_questions(ecgs, statements, questions_per_ecg=12, min_positives=5, seed=0):
+    """Questions for every split.
+
+    Parameters
+    ----------
+    ecgs : list of Ecg
+        With `split`, `ecg_id`, `path`, `background` and `found` (see `data_provider.annotations.annotate`).
+    statements : Statements
+    questions_per_ecg : int
+        No ECG is asked more than this.
+    min_positives : int
+        Findings with fewer ECGs in the training split are not asked about.
+    seed : int
+        The same seed and ECGs give the same questions.
+
+    Returns
+    -------
+    items : dict
+        Split -> list of QA items.
+    counts : dict
+        What was left out, and why.
+    """
+    by_split = defaultdict(list)
+    for ecg in sorted(ecgs, key=lambda ecg: ecg.ecg_id):
+        by_split[ecg.split].append(ecg)
+    asked = _asked_findings(by_split["train"], statements, min_positives)
+    items, counts, question_ids = {}, {"too_frequent_answer": Counter(), "asked_enough": Counter()}, {}
+    for split in ("train", "valid", "test"):
+        chosen = []
+        for question_type, quota in QUOTAS.items():
+            groups = _groups(question_type, by_split[split], asked, statements)
+            limit = max(1, round(questions_per_ecg * quota))
+            chosen += _balance(groups, limit, question_type, random.Random(f"{seed} {split} {question_type}"), counts)
+        items[split] = [_item(number, *entry, question_ids) for number, entry in enumerate(chosen)]
+        check_balance(items[split])
+    return items, {reason: dict(count) for reason, count in counts.items()}
+
+
+def check_balance(items, most_frequent=MOST_FREQUENT):
+    """AssertionError if a constant answer wins a verify template by more than ``most_frequent``."""
+    answers = defaultdict(Counter)
+    for item in items:
+        if item["question_type"] == "single-verify":
+            answers[item["template_id"]][item["answer"][0]] += 1
+    for template, count in answers.items():
+        share = max(count.values()) / count.total()
+        assert share <= most_frequent, f"template {template}: a constant answer is right in {share:.0%}"
+
+
+def _asked_findings(train, statements, min_positives):
+    """Attribute type -> findings with enough examples to learn from."""
+    counts = defaultdict(Counter)
+    for ecg in train:
+        for kind, findings in ecg.found.items():
+            if kind != "codes":
+                counts[kind].update(name for name, state in findings.items() if state)
+    return {kind: sorted(name for name, count in counts[kind].items() if count >= min_positives) for kind in VERIFY}
+
+
+def _groups(question_type, ecgs, asked, statements):
+    """All questions of a type that can be asked, as (template, text, attribute type, attribute, {answer: [ecg]})."""
+    if question_type == "single-verify":
+        for kind, (template, words) in VERIFY.items():
+            for name in asked[kind]:
+                answers = {("yes",): [], ("no",): []}
+                for ecg in ecgs:
+                    state = ecg.found[kind].get(name, False) if kind in ecg.found else None
+                    if state is not None:
+                        answers[("yes",) if state else ("no",)].append(ecg)
+                yield template, words.format(name), kind, [name], answers
+    elif question_type == "single-choose":
+        for kind, (template, words) in CHOOSE.items():
+            for pair in _pairs(kind, asked, statements):
+                yield template, words.format(*pair), kind, list(pair), _listed(ecgs, kind, set(pair))
+    else:
+        for query, (template, words) in QUERY.items():
+            kind = "scp_code" if query in ("rhythm", "diagnostic", "form") else query
+            names = set(statements.groups.get(query, {}).values()) if kind != query else FINDINGS[kind]
+            known = names & set(asked[kind])
+            if len(known) >= 2:
+                yield template, words, kind, None, _listed(ecgs, kind, names, known)
+
+
+def _pairs(kind, asked, statements):
+    """Pairs of findings that it makes sense to choose between: of the same group of statements."""
+    if kind != "scp_code":
+        return list(itertools.combinations(sorted(asked[kind]), 2))
+    pairs = set()
+    for group, codes in statements.groups.items():
+        if group != "diagnostic":  # its classes are finer
+            names = sorted(set(asked[kind]) & set(codes.values()))
+            pairs.update(itertools.combinations(names, 2))
+    return sorted(pairs)
+
+
+def _listed(ecgs, kind, names, known=None):
+    """Answer (which of ``names`` an ECG shows, or "none") -> ECGs.
+
+    Those with one of them uncertain are left out, and those that show one that isn't ``known``: too rare to be learned.
+    """
+    answers = defaultdict(list)
+    for ecg in ecgs:
+        findings = ecg.found.get(kind)
+        if findings is None:
+            continue
+        states = {name: findings[name] for name in findings.keys() & names}
+        if None not in states.values() and (known is None or states.keys() <= known):
+            answers[tuple(sorted(states)) or (NONE,)].append(ecg)
+    return answers
+
+
+def _balance(groups, limit, question_type, rng, counts):
+    """Choose ECGs for each group: rare groups first, ECGs that were asked least first, no answer ahead of the next."""
+    groups = [(_second(answers), *group, answers) for *group, answers in groups]
+    groups.sort(key=lambda group: (group[0], group[1], group[2]))
+    used = Counter()
+    for _, template, text, kind, attribute, answers in groups:
+        free = {}
+        for answer, ecgs in sorted(answers.items()):
+            open_ecgs = [ecg for ecg in ecgs if used[ecg.ecg_id] < limit]
+            counts["asked_enough"][question_type] += len(ecgs) - len(open_ecgs)
+            rng.shuffle(open_ecgs)
+            free[answer] = sorted(open_ecgs, key=lambda ecg: used[ecg.ecg_id])
+        most = _second(free)
+        for answer, ecgs in free.items():
+            counts["too_frequent_answer"][question_type] += max(0, len(ecgs) - most)
+            for ecg in sorted(ecgs[:most], key=lambda ecg: ecg.ecg_id):
+                used[ecg.ecg_id] += 1
+                yield template, text, question_type, kind, attribute, answer, ecg
+
+
+def _second(answers):
+    """How many ECGs the second most frequent answer has."""
+    return sorted((len(ecgs) for ecgs in answers.values()), reverse=True)[1] if len(answers) > 1 else 0
+
+
+def _item(sample_id, template, text, question_type, kind, attribute, answer, ecg, question_ids):
+    return {
+        "template_id": template,
+        "question_id": question_ids.setdefault(text, len(question_ids)),
+        "sample_id": sample_id,
+        "question_type": question_type,
+        "attribute_type": "scp_code" if kind == "scp_class" else kind,
+        "question": text,
+        "answer": list(answer),
+        "ecg_id": [ecg.ecg_id],
+        "attribute": attribute,
+        "ecg_path": ecg.path,
+        "background": ecg.background,
+    }
