@@ -44,8 +44,8 @@ def item_paths(item):
 
 
 def item_background(item):
-    """What is known of the patient: the background before "Recording Details" ("" for MIMIC-IV-ECG)."""
-    return (item.get("background") or "").split("Recording Details")[0].strip()
+    """What is known of the patient: the background before "Recording Details", to the letter ("" for MIMIC-IV-ECG)."""
+    return (item.get("background") or "").split("Recording Details")[0]
 
 
 def record_paths(items):

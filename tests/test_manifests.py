@@ -50,7 +50,7 @@ def test_written_and_read_again(tmp_path):
     items = read_manifest(tmp_path / "m.json", "qa")
     assert items == [QA, two, QA]
     assert record_paths(items) == ["records500/00000/00001_hr", "a", "b"]
-    assert item_background(QA) == "Patient Information: - Age: 54;" and item_background(REPORT) == ""
+    assert item_background(QA) == "Patient Information: - Age: 54; " and item_background(REPORT) == ""
 
 
 FAULTS = [
