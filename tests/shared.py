@@ -6,4 +6,6 @@ import pytest
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the reference data in ../shared, not beside this checkout")
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="needs the reference data in ../shared, not beside this checkout"
+)
