@@ -81,7 +81,7 @@ def train(stage, settings, data, items, model, place, save_adapter):
         speed = tokens / (time.monotonic() - begun - progress.seconds)
         progress.seconds = time.monotonic() - begun
         bar.update()
-        bar.set_postfix(loss=f"{loss:.3f}", tokens_s=f"{speed:.0f}")
+        bar.set_postfix(loss=f"{loss:.3f}", tokens_s=f"{speed:.0f}", refresh=False)
         ends = progress.step == last_step
         if log and (progress.step % s.verbose_steps == 0 or progress.step == 1 or ends):
             row = {"step": progress.step, "epoch": epoch, "samples": progress.samples, "loss": loss, "lr": rate}
