@@ -1,0 +1,148 @@
+"""The codes of a data set's records, encoded once and found again.
+
+A folder with ``codes.npy`` (uint16 [N, F], memory-mapped), ``index.jsonl`` (one line a record: its row, or why it was
+left out, and the signature of its file) and ``meta.json`` (what the codes were made with). Rows are appended first and
+their index lines after: a run that is killed leaves a store that opens, without the rows that no line names.
+"""
+
+import fcntl
+import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from utils.tools import UserError, read_json, sha256_json, write_json
+
+FORMAT = 1
+CODES, INDEX, META, LOCK = "codes.npy", "index.jsonl", "meta.json", "lock"
+
+
+def store_folder(codes_root, tokenizer_fingerprint, policy, root):
+    """The folder for the codes of the records below ``root``, made with this tokenizer and signal policy."""
+    root = Path(root).resolve()
+    key = sha256_json([tokenizer_fingerprint, policy.fingerprint(), str(root)])
+    return Path(codes_root) / f"{root.name}_{key[:16]}"
+
+
+class CodeStore:
+    """Codes by record path, read-only; `StoreWriter` adds to it.
+
+    Attributes
+    ----------
+    bad : dict
+        Record path -> why it has no codes.
+    """
+
+    def __init__(self, folder, meta):
+        self.folder, self.meta = Path(folder), meta
+        self.rows, self.bad, self.signatures = {}, {}, {}
+        self.codes_per_ecg = meta["codes_per_ecg"]
+        self._read_index()
+        used = 1 + max(self.rows.values(), default=-1)
+        self._codes = self._map_codes(used)
+
+    @classmethod
+    def open(cls, folder, tokenizer_fingerprint, policy):
+        """Open a store; a `UserError` where it was made with another tokenizer or signal policy."""
+        meta = read_json(Path(folder) / META)
+        expected = {"format": FORMAT, "tokenizer": tokenizer_fingerprint, "policy": policy.fingerprint()}
+        names = {"format": "by another version", "tokenizer": "with another tokenizer", "policy": "with another signal policy"}
+        for key, value in expected.items():
+            if not isinstance(meta, dict) or meta.get(key) != value:
+                raise UserError(f"{folder}: these codes were made {names[key]}; choose another CODES_ROOT or delete it")
+        if not isinstance(meta.get("codes_per_ecg"), int) or meta["codes_per_ecg"] < 1:
+            raise UserError(f"{folder}/{META}: no number of codes an ECG; delete the folder")
+        return cls(folder, meta)
+
+    def __contains__(self, record_path):
+        return record_path in self.rows
+
+    def __getitem__(self, record_path):
+        return np.array(self._codes[self.rows[record_path]])
+
+    def __len__(self):
+        return len(self.rows)
+
+    def _read_index(self):
+        path = self.folder / INDEX
+        whole = path.read_bytes().rpartition(b"\n")[0] if path.is_file() else b""
+        for number, text in enumerate(whole.split(b"\n") if whole else [], start=1):
+            try:
+                line = json.loads(text)
+                record, self.signatures[record] = line["record"], line["file"]
+                if "row" in line:
+                    self.rows[record] = int(line["row"])
+                    self.bad.pop(record, None)
+                else:
+                    self.bad[record] = str(line["bad"])
+                    self.rows.pop(record, None)
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{path}: line {number} is damaged; delete {self.folder} to encode anew") from error
+
+    def _map_codes(self, rows):
+        path = self.folder / CODES
+        if not rows:
+            return np.empty((0, self.codes_per_ecg), np.uint16)
+        offset = len(_header(0, self.codes_per_ecg))
+        if not path.is_file() or path.stat().st_size < offset + rows * self.codes_per_ecg * 2:
+            raise UserError(f"{path}: shorter than its index says; delete {self.folder} to encode anew")
+        return np.memmap(path, np.uint16, "r", offset, (rows, self.codes_per_ecg))
+
+
+class StoreWriter:
+    """Appends to a store's folder; one writer at a time (see `locked`)."""
+
+    def __init__(self, folder, tokenizer_fingerprint, policy, codes_per_ecg):
+        self.folder, self.codes_per_ecg = Path(folder), codes_per_ecg
+        if not (self.folder / META).is_file():
+            meta = {"format": FORMAT, "tokenizer": tokenizer_fingerprint, "policy": policy.fingerprint()}
+            write_json(self.folder / META, {**meta, "codes_per_ecg": codes_per_ecg})
+        self.store = CodeStore.open(self.folder, tokenizer_fingerprint, policy)
+        self.rows = len(self.store._codes)
+        if (self.folder / INDEX).is_file():  # a line that was cut off by a kill goes
+            text = (self.folder / INDEX).read_bytes()
+            os.truncate(self.folder / INDEX, text.rfind(b"\n") + 1)
+
+    def append(self, records, codes, signatures, bad):
+        """Add the codes [n, F] of ``records``, and ``bad`` (path -> reason); on disk when this returns."""
+        header = _header(self.rows + len(codes), self.codes_per_ecg)
+        path = self.folder / CODES
+        with open(path, "r+b" if path.exists() else "w+b") as file:
+            file.write(header)
+            file.seek(len(header) + self.rows * self.codes_per_ecg * 2)
+            file.write(np.ascontiguousarray(codes, np.uint16).tobytes())
+            file.truncate()
+            file.flush()
+            os.fsync(file.fileno())
+        lines = [
+            {"record": record, "row": self.rows + number, "file": signatures[record]}
+            for number, record in enumerate(records)
+        ]
+        lines += [{"record": record, "bad": reason, "file": signatures[record]} for record, reason in bad.items()]
+        with open(self.folder / INDEX, "a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+            file.flush()
+            os.fsync(file.fileno())
+        self.rows += len(codes)
+
+
+@contextmanager
+def locked(folder):
+    """Hold the folder's lock; it goes with the process, however that ends."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _header(rows, codes_per_ecg):
+    """The .npy header of [rows, codes_per_ecg] uint16; numpy leaves room for more rows, so its length is fixed."""
+    import io
+
+    buffer = io.BytesIO()
+    description = {"descr": "<u2", "fortran_order": False, "shape": (rows, codes_per_ecg)}
+    np.lib.format.write_array_header_1_0(buffer, description)
+    return buffer.getvalue()

@@ -1,0 +1,143 @@
+"""Every record encoded once: into a `CodeStore`, or into a file for whoever wants just the codes.
+
+python -m ecg_tokenizer.encode --checkpoint P --root DIR --out FILE.npz RECORD...
+"""
+
+import argparse
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from data_provider.data_loader import bad_records_text, file_signature
+from data_provider.records import RecordError
+from data_provider.signal import SignalPolicy, load_signal
+from ecg_tokenizer.code_store import CodeStore, StoreWriter, locked
+from utils.tools import UserError, entry_point, write_atomically
+
+SAVE_SECONDS = 10  # an interrupted run loses at most so much
+
+
+def encode_records(tokenizer, root, paths, folder, policy, workers=0, batch_size=64, device=None, on_start=None):
+    """Bring a store up to date with the records ``paths`` below ``root``.
+
+    Encodes what the store lacks and what changed on disk since (size or modification time). Interrupted, it goes on
+    where it stopped. Records that cannot be read are kept with the reason, and looked at again when their file changes.
+
+    Parameters
+    ----------
+    tokenizer : EcgTokenizer
+    folder : path
+        See `ecg_tokenizer.code_store.store_folder`.
+    workers : int
+        Threads that read files while the network encodes; 0 reads in between.
+    device : str, optional
+        Where to encode; by default where the tokenizer is.
+    on_start : callable, optional
+        Told the number of records to encode, if there are any.
+
+    Returns
+    -------
+    CodeStore
+    """
+    if device is not None:
+        tokenizer.network.to(device)
+    with locked(folder):
+        writer = StoreWriter(folder, tokenizer.fingerprint, policy, tokenizer.codes_per_ecg)
+        signatures = {path: file_signature(root, path) for path in dict.fromkeys(paths)}
+        known = writer.store.signatures
+        missing = [path for path, signature in signatures.items() if known.get(path) != signature]
+        if missing and on_start:
+            on_start(len(missing))
+        records, codes, bad, saved = [], [], {}, time.monotonic()
+        for batch_records, batch_codes, batch_bad in encode_batches(tokenizer, root, missing, policy, workers, batch_size):
+            records += batch_records
+            codes.append(batch_codes)
+            bad |= batch_bad
+            if time.monotonic() - saved > SAVE_SECONDS:
+                writer.append(records, np.concatenate(codes), signatures, bad)
+                records, codes, bad, saved = [], [], {}, time.monotonic()
+        if codes:
+            writer.append(records, np.concatenate(codes), signatures, bad)
+    return CodeStore.open(folder, tokenizer.fingerprint, policy)
+
+
+def encode_batches(tokenizer, root, paths, policy, workers=0, batch_size=64):
+    """Read and encode records, batch by batch: (good paths, codes uint16 [n, F], bad path -> reason)."""
+    from tqdm import tqdm
+
+    root = Path(root)
+
+    def read(path):
+        try:
+            return path, load_signal(root / path, policy)[0], None
+        except RecordError as error:
+            return path, None, error.fault
+
+    def submit(pool, batch):
+        return [pool.submit(read, path) for path in batch]
+
+    batches = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
+    bar = tqdm(total=len(paths), desc="encoding ECGs", unit="ECG", disable=len(paths) < batch_size)
+    with ThreadPoolExecutor(max(1, workers)) as pool, bar:
+        ahead = submit(pool, batches[0]) if workers and batches else None
+        for number, batch in enumerate(batches):
+            if workers:
+                results = [future.result() for future in ahead]
+                ahead = submit(pool, batches[number + 1]) if number + 1 < len(batches) else None
+            else:
+                results = [read(path) for path in batch]
+            good = [(path, x) for path, x, reason in results if reason is None]
+            bad = {path: reason for path, _, reason in results if reason is not None}
+            codes = np.empty((0, tokenizer.codes_per_ecg), np.uint16)
+            if good:
+                x = np.stack([x for _, x in good])
+                codes = tokenizer.encode_standardised(x).cpu().numpy().astype(np.uint16)
+            yield [path for path, _ in good], codes, bad
+            bar.update(len(batch))
+
+
+@entry_point
+def main(argv):
+    """Write the codes of the records named to one .npz: ``records`` [N] and ``codes`` uint16 [N, F]."""
+    parser = argparse.ArgumentParser(prog="python -m ecg_tokenizer.encode", description=main.__doc__)
+    parser.add_argument("--checkpoint", required=True, help="tokenizer: a folder or a best.pt (ours or the authors')")
+    parser.add_argument("--root", required=True, help="folder that the record paths start from")
+    parser.add_argument("--out", required=True, help="the .npz to write")
+    parser.add_argument("--lead-order", default="name", choices=("name", "file"), help="leads by name, or by position")
+    parser.add_argument("--workers", type=int, default=2, help="threads that read files")
+    parser.add_argument("--batch", type=int, default=64, help="ECGs encoded at once")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("records", nargs="+", metavar="RECORD", help="record path, with or without extension")
+    options = parser.parse_args(argv)
+    if not Path(options.root).is_dir():
+        raise UserError(f"--root {options.root}: no such folder")
+    if options.workers < 0 or options.batch < 1:
+        raise UserError("--workers must be at least 0 and --batch at least 1")
+    from ecg_tokenizer.codec import EcgTokenizer
+    from utils.machine import pick_device
+
+    tokenizer = EcgTokenizer.from_pretrained(options.checkpoint, pick_device(options.device))
+    policy, paths = SignalPolicy(lead_order=options.lead_order), list(dict.fromkeys(options.records))
+    records, codes, bad = [], [np.empty((0, tokenizer.codes_per_ecg), np.uint16)], {}
+    for batch in encode_batches(tokenizer, options.root, paths, policy, options.workers, options.batch):
+        records += batch[0]
+        codes.append(batch[1])
+        bad |= batch[2]
+    if not records:
+        raise UserError(f"none of the records could be read; the first: {paths[0]}: {bad[paths[0]]}")
+    arrays = {"records": np.array(records), "codes": np.concatenate(codes)}
+
+    def write(temporary):
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    write_atomically(options.out, write)
+    print(f"{len(records)} ECGs x {tokenizer.codes_per_ecg} codes -> {options.out}")
+    if bad:
+        print(bad_records_text(bad))
+
+
+if __name__ == "__main__":
+    main()
