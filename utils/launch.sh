@@ -38,12 +38,27 @@ check_python() {
         || { echo "error: Python 3.11 or newer is needed ($("$1" --version 2>&1 || echo "no $1"))" >&2; return 2; }
 }
 
+# The simulated data set that env/demo/ describes; quick when it is there already.
+make_demo_data() {
+    "$PYTHON" -m data_provider.simulate --out "$REPO/dataset/demo/files" --patients 1500 --seed 0 || return $?
+    "$PYTHON" -m data_provider.prepare ptbxl --root "$REPO/dataset/demo/files" --out "$REPO/dataset" --name demo \
+        --questions-per-ecg 6
+}
+
+# The demo's env files work by themselves too.
+make_demo_data_if_asked() {
+    case " $* " in
+        *env/demo/*) [ -d "$REPO/dataset/ecgqa/demo" ] || make_demo_data ;;
+    esac
+}
+
 # run_stage SCRIPT STAGE DEFAULT_ENV [ENV FILE] [KEY=VALUE ...]: check, then start the processes.
 run_stage() {
     local script="$REPO/$1" stage="$2" default="$3" word env_given="" processes
     shift 3
     for word in "$@"; do case "$word" in *=*) ;; *) env_given=1 ;; esac; done
     [ -n "$env_given" ] || set -- "$REPO/$default" "$@"
+    make_demo_data_if_asked "$@" || return $?
     processes="$("$PYTHON" "$script" "$stage" --plan "$@")" || return $?
     [ "$processes" != finished ] || return 0
     command -v numactl >/dev/null 2>&1 || [ "$processes" = 1 ] || echo "note: without numactl, processes are not bound to cores"

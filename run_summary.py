@@ -1,0 +1,97 @@
+"""What a set of runs came to: one table of their scores beside their floors, and two pictures.
+
+python run_summary.py RESULTS --tokenizer FOLDER --root ECGS --manifest TEST.json
+"""
+
+import argparse
+from pathlib import Path
+
+from data_provider.manifests import read_manifest, record_paths
+from utils.tools import UserError, entry_point, read_json
+
+
+def scores(results):
+    """Rows (what, score, floor, with another patient's ECG) of every metrics.json below ``results``."""
+    rows = []
+    for path in sorted(Path(results).glob("*_test/metrics.json")):
+        metrics, name = read_json(path), path.parent.name.removesuffix("_test").replace("_", ", ")
+        if "exact_match" in metrics:
+            shuffled = metrics.get("controls", {}).get("shuffled")
+            values = [metrics, metrics["floor"], shuffled["exact_match"] if shuffled else None]
+            values[0] = metrics["exact_match"]
+            rows.append((f"{name}: exact match, {metrics['count']} questions", *(percent(v, "overall") for v in values)))
+            for kind in sorted(metrics["exact_match"]["by_question_type"]):
+                cells = [percent(v["by_question_type"] if v else None, kind) for v in values]
+                rows.append((f"    {kind}", *cells))
+            continue
+        for family, measure in (("nltk", "bleu4"), ("nltk", "meteor"), ("coco", "bleu4"), ("coco", "cider")):
+            values = [metrics[family], metrics["floor"][family]]
+            if measure in values[0]:
+                name_ = f"{name}: {family} {measure}, {metrics['count']} reports"
+                rows.append((name_, *(f"{value[measure]:.3f}" for value in values), ""))
+    return rows
+
+
+def percent(scores, key):
+    """A share as text; nothing where it wasn't measured."""
+    return f"{scores[key]:.1%}" if scores and key in scores else ""
+
+
+def reconstruction(tokenizer_folder, root, manifest, picture):
+    """Draw a test ECG with its reconstruction; returns the PRDN (%) over the first records and codes used."""
+    import numpy as np
+    import torch
+
+    from data_provider.records import read_record
+    from data_provider.signal import SignalPolicy, fit_signal, standardise
+    from ecg_tokenizer.codec import EcgTokenizer
+    from utils.plots import plot_ecg
+
+    tokenizer = EcgTokenizer.from_pretrained(tokenizer_folder)
+    paths, policy = record_paths(read_manifest(manifest))[:32], SignalPolicy()
+    signals = [fit_signal(read_record(Path(root) / path), policy) for path in paths]
+    x = torch.from_numpy(np.stack([standardise(signal)[0] for signal in signals]))
+    codes = tokenizer.encode_standardised(x)
+    decoded = tokenizer.decode_standardised(codes)
+    prdn = 100 * (((x - decoded) ** 2).sum((1, 2)) / ((x - x.mean(-1, keepdim=True)) ** 2).sum((1, 2))).sqrt()
+    middle = int(prdn.argsort()[len(prdn) // 2])
+    _, mean, std = standardise(signals[middle])
+    shown = decoded[middle].numpy() * std[:, None] + mean[:, None]
+    title = f"{paths[middle]}: PRDN {prdn[middle]:.1f} %, {tokenizer.codes_per_ecg} codes (the median of {len(paths)})"
+    plot_ecg(picture, signals[middle], policy.sample_rate, reconstruction=shown, title=title)
+    return prdn.mean().item()
+
+
+@entry_point
+def main(argv):
+    """Print the table, draw the pictures, say where they are."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--tokenizer", type=Path, required=True, help="a tokenizer's folder or best.pt")
+    parser.add_argument("--root", type=Path, required=True, help="folder of the records")
+    parser.add_argument("--manifest", type=Path, required=True, help="manifest of unseen records")
+    args = parser.parse_args(argv)
+    from utils.plots import plot_curves
+
+    rows = scores(args.results)
+    if not rows:
+        raise UserError(f"{args.results}: holds no results (*_test/metrics.json)")
+    ecg, curves = args.results / "reconstruction.png", args.results / "training_curves.png"
+    prdn = reconstruction(args.tokenizer, args.root, args.manifest, ecg)
+    logs = {path.parent.name.strip("_").replace("_", " "): path for path in sorted(args.results.glob("*/log.jsonl"))}
+    plot_curves(curves, logs)
+    rows.insert(0, ("tokenizer: PRDN on unseen ECGs (lower is better)", f"{prdn:.1f}%", "100.0%", ""))
+    print_table(("", "score", "floor", "other patient's ECG"), rows)
+    print(f"\nan ECG and what its codes keep of it: {ecg}\nhow training went:                    {curves}")
+
+
+def print_table(head, rows):
+    """Columns as wide as they must be, numbers to the right."""
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    for row in [head, tuple("-" * width for width in widths), *rows]:
+        first, *others = row
+        print(first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)), sep="  ")
+
+
+if __name__ == "__main__":
+    main()
