@@ -48,7 +48,7 @@ class CodeStore:
         """Open a store; a `UserError` where it was made with another tokenizer or signal policy."""
         meta = read_json(Path(folder) / META)
         expected = {"format": FORMAT, "tokenizer": tokenizer_fingerprint, "policy": policy.fingerprint()}
-        names = {"format": "by another version", "tokenizer": "with another tokenizer", "policy": "with another signal policy"}
+        names = {"format": "by another version", "tokenizer": "with another tokenizer", "policy": "from other signals"}
         for key, value in expected.items():
             if not isinstance(meta, dict) or meta.get(key) != value:
                 raise UserError(f"{folder}: these codes were made {names[key]}; choose another CODES_ROOT or delete it")

@@ -104,7 +104,7 @@ class EcgTokenizer:
         """
         signal = np.asarray(signal, dtype=np.float64)
         if signal.ndim not in (2, 3) or signal.shape[-2] != len(leads):
-            raise ValueError(f"the signal has the shape {signal.shape}, [{len(leads)} leads, T] (or a batch) is expected")
+            raise ValueError(f"the signal has the shape {signal.shape}, [{len(leads)} leads, T] or a batch is expected")
         batch = signal if signal.ndim == 3 else signal[None]
         x = np.stack([_prepare(one, sample_rate, leads, policy or SignalPolicy()) for one in batch])
         codes = self.encode_standardised(x).cpu().numpy().astype(np.uint16)

@@ -51,10 +51,10 @@ def encode_records(tokenizer, root, paths, folder, policy, workers=0, batch_size
         if missing and on_start:
             on_start(len(missing))
         records, codes, bad, saved = [], [], {}, time.monotonic()
-        for batch_records, batch_codes, batch_bad in encode_batches(tokenizer, root, missing, policy, workers, batch_size):
-            records += batch_records
-            codes.append(batch_codes)
-            bad |= batch_bad
+        for batch in encode_batches(tokenizer, root, missing, policy, workers, batch_size):
+            records += batch[0]
+            codes.append(batch[1])
+            bad |= batch[2]
             if time.monotonic() - saved > SAVE_SECONDS:
                 writer.append(records, np.concatenate(codes), signatures, bad)
                 records, codes, bad, saved = [], [], {}, time.monotonic()

@@ -71,7 +71,7 @@ class DefaultNetwork(nn.Module):
         return self.to_code(self.encoder(h))
 
     def decode(self, values):
-        """Quantised values [B, F, dim] -> signals [B, 12, 5000]; each position writes its patch and half of each next."""
+        """Values [B, F, dim] -> signals [B, 12, 5000]; each writes its patch and half of its neighbours'."""
         h = self.head(self.decoder(self.from_code(values)))
         h = h.unflatten(-1, (LEADS, 2, self.patch)).permute(3, 0, 2, 1, 4)  # [2, B, 12, F, patch]
         first, second = h.flatten(3)

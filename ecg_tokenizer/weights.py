@@ -99,7 +99,8 @@ def _read_checkpoint(path):
         first = str(error).split("\n")[0][:200]
         raise UserError(f"{path}: not a plain file of weights, so it was not opened ({first})") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read as a checkpoint ({str(error)[:200] or type(error).__name__})") from error
+        first = str(error).split("\n")[0][:200] or type(error).__name__
+        raise UserError(f"{path}: cannot be read as a checkpoint ({first})") from error
     state = content.get("model") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(t, torch.Tensor) for t in state.values()):
         raise UserError(f'{path}: not an ECG tokenizer (a checkpoint holds {{"model": weights, "step": number}})')

@@ -1,0 +1,164 @@
+"""Stage 1: train the ECG tokenizer.
+
+python -m ecg_tokenizer.tokenizer [ENV FILE] [KEY=VALUE ...]     (run_tokenizer.sh does this)
+
+Leaves in LOG_ROOT: best.pt (the published layout), config.json + model.safetensors (the same weights), log.jsonl,
+TensorBoard's files, finished.json, and the state that RESUME goes on from.
+"""
+
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_provider.data_loader import bad_records_text, file_signature, load_signals
+from data_provider.manifests import check_records_exist, read_manifest, record_paths
+from data_provider.signal import SignalPolicy
+from utils.runs import FINISHED, STARTED, finish_run, is_finished, start_run
+from utils.settings import load_settings, require, unused_keys
+from utils.tools import UserError, entry_point, read_json, seed_everything, sha256_file, sha256_json
+
+CACHE_FROM = 4000  # ECGs; more are kept in a memory-mapped file (240 kB each) in place of memory
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that has been checked."""
+
+    settings: object
+    folder: Path
+    paths: dict  # "train", "valid" -> record paths
+    fingerprint: str
+
+
+def make_plan(argv):
+    """Check everything that can be checked without reading signals; raises `UserError`. Needs no torch."""
+    settings = load_settings("tokenizer", argv)
+    require(settings, "root_ecg", "train_path", "val_path", "log_root")
+    check_network(settings)
+    manifests, paths = {"train": settings.train_path, "valid": settings.val_path}, {}
+    for split, path in manifests.items():
+        items = read_manifest(path)
+        check_records_exist(items, settings.root_ecg, path)
+        paths[split] = record_paths(items)
+    inputs = {
+        "manifests": [sha256_file(path) for path in manifests.values()],
+        "records": sha256_json([[p, file_signature(settings.root_ecg, p)] for part in paths.values() for p in part]),
+    }
+    fingerprint = sha256_json([settings.fingerprint("tokenizer"), inputs])
+    return Plan(settings, Path(settings.log_root), paths, fingerprint)
+
+
+def check_network(settings):
+    """A `UserError` where the settings ask for a network that cannot be."""
+    n_codes = math.prod(settings.levels)
+    if settings.quantizer == "fsq" and n_codes > 65535:
+        raise UserError(f"LEVELS={','.join(map(str, settings.levels))}: {n_codes} codes, 65535 can be stored")
+    if settings.architecture == "published":
+        fixed = {"quantizer": "fsq", "levels": (6, 6, 6, 6), "codes_per_ecg": 313}
+        for name, value in fixed.items():
+            if getattr(settings, name) != value:
+                text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+                raise UserError(f"ARCHITECTURE=published has {name.upper()}={text}; ARCHITECTURE=default has others")
+
+
+def run_plan(plan):
+    """Read the ECGs, train, and say what came out."""
+    import torch
+
+    from ecg_tokenizer.codec import config_to_json
+    from ecg_tokenizer.network import NetworkConfig, build_network
+    from ecg_tokenizer.training import STATE_FILE, STATE_FOLDER, Run, figures_text, train
+    from utils.log import RunLog
+    from utils.machine import pick_device, pick_dtype, set_threads
+
+    s = plan.settings
+    device = pick_device(s.device)
+    dtype, threads = pick_dtype(s.use_amp, device), set_threads(s.threads)
+    say_if_other(plan)
+    resume = start_run(plan.folder, plan.fingerprint, s.resume, STATE_FOLDER)
+    resume = resume and (plan.folder / STATE_FOLDER / STATE_FILE).is_file()
+    signals, names, bad = read_signals(plan)
+
+    seed_everything(s.seed)
+    if s.architecture == "published":
+        config = NetworkConfig(architecture="published")
+    else:
+        config = NetworkConfig(
+            quantizer=s.quantizer, levels=s.levels, codebook_size=s.codebook_size, codes_per_ecg=s.codes_per_ecg
+        )
+    network = build_network(config).to(device).train()
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    print(
+        f"tokenizer: {len(names['train'])} ECGs to train on, {len(names['valid'])} to validate; "
+        f"{config_to_json(config)['architecture']} network, {parameters:,} parameters; "
+        f"{device.type}, {threads} thread(s), {str(dtype).split('.')[-1]}",
+        flush=True,
+    )
+    run = Run(s, plan.folder, config, device, dtype, signals["train"], names["train"], signals["valid"])
+    with RunLog(plan.folder, "tokenizer", resume_step=_saved_step(plan) if resume else None) as log:
+        progress, figures = train(run, network, log, resume)
+    summary = {**figures, "step": progress.best_step, "steps": progress.step, "seconds": round(progress.seconds, 1)}
+    summary |= {"n_codes": network.quantizer.n_codes, "parameters": parameters, "torch": torch.__version__}
+    finish_run(plan.folder, plan.fingerprint, **summary, bad=bad)
+    print(f"tokenizer: {figures_text(figures, network.quantizer.n_codes)}")
+    minutes = progress.seconds / 60
+    print(f"tokenizer: step {progress.best_step} of {progress.step}, {minutes:.1f} min -> {plan.folder}/best.pt")
+    if bad:
+        print(bad_records_text(bad))
+
+
+def read_signals(plan):
+    """The standardised signals of both splits, their names, and the bad records."""
+    s = plan.settings
+    policy = SignalPolicy(crop=s.crop, short=s.short_records, max_gap_s=s.max_gap_s, lead_order=s.lead_order)
+    signals, names, bad = {}, {}, {}
+    for split, what in (("train", "training"), ("valid", "validation")):
+        cache = plan.folder / "signals" if len(plan.paths[split]) >= CACHE_FROM else None
+        found = load_signals(s.root_ecg, plan.paths[split], policy, s.workers, cache, f"reading {what} ECGs")
+        signals[split], names[split] = found[:2]
+        bad |= found[2]
+        if not names[split]:
+            path, reason = next(iter(found[2].items()))
+            raise UserError(f"none of the {what} ECGs can be read; the first: {path}: {reason}")
+    return signals, names, bad
+
+
+def say_if_other(plan):
+    """Say that RESUME=auto starts over, and why."""
+    started = plan.folder / STARTED
+    if plan.settings.resume != "auto" or not started.is_file():
+        return
+    if read_json(started).get("fingerprint") != plan.fingerprint:
+        print(f"tokenizer: {plan.folder} was made with other settings or inputs: starting over", flush=True)
+
+
+def _saved_step(plan):
+    import torch
+
+    from ecg_tokenizer.training import STATE_FILE, STATE_FOLDER
+
+    return torch.load(plan.folder / STATE_FOLDER / STATE_FILE, weights_only=True)["progress"]["step"]
+
+
+@entry_point
+def main(argv):
+    """Train the ECG tokenizer: [ENV FILE] [KEY=VALUE ...]."""
+    if "--help" in argv or "-h" in argv:
+        print(__doc__.strip())
+        return
+    plan = make_plan(argv)
+    for key in unused_keys("tokenizer", argv):
+        print(f"note: {key} has no effect in this stage", file=sys.stderr)
+    if plan.settings.resume != "false" and is_finished(plan.folder, plan.fingerprint):
+        done = read_json(plan.folder / FINISHED)
+        print(
+            f"tokenizer: {plan.folder} is finished, made of these settings and inputs: PRDN {done['prdn']:.1f} %, "
+            f"{done['codes_used']} codes used, perplexity {done['perplexity']:.0f}"
+        )
+        return
+    run_plan(plan)
+
+
+if __name__ == "__main__":
+    main()

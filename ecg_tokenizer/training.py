@@ -1,0 +1,201 @@
+"""Stage 1's loop: the network learns to write an ECG in its codes and to draw it from them again."""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from data_provider.data_factory import epoch_steps
+from ecg_tokenizer.codec import config_to_json
+from ecg_tokenizer.quantizers import code_use
+from ecg_tokenizer.weights import CHECKPOINT_FILE, write_checkpoint, write_folder
+from utils.tools import UserError, write_atomically
+
+STATE_FOLDER, STATE_FILE = "state", "training.pt"
+WARM_UP, LAST_RATE = 0.05, 0.02  # share of the training; share of the peak rate
+VALIDATION_BATCH = 32
+
+
+@dataclass
+class Progress:
+    """How far a run is; saved with its state."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best_prdn: float = math.inf
+    best_step: int = 0
+    without_improvement: int = 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run trains with, and on."""
+
+    settings: object
+    folder: Path
+    config: object
+    device: object
+    dtype: object
+    train: object  # float32 array [N, 12, 5000]
+    train_names: list
+    valid: object  # float32 array [M, 12, 5000]
+
+
+def train(run, network, log, resume):
+    """Train ``network``; leaves the best one, judged by the validation ECGs, in ``run.folder``.
+
+    Returns
+    -------
+    progress : Progress
+    figures : dict
+        The best checkpoint's validation: prdn, usage, perplexity, ...
+    """
+    from tqdm import tqdm
+
+    s = run.settings
+    optimizer = torch.optim.AdamW(network.parameters(), lr=s.lr, betas=(0.9, 0.95), weight_decay=0.01)
+    progress, figures = _restore(run, network, optimizer) if resume else (Progress(), {})
+    steps_per_epoch = math.ceil(len(run.train) / s.batch)
+    last_step, begun = steps_per_epoch * s.epochs, time.monotonic() - progress.seconds
+    bar = tqdm(total=last_step, initial=progress.step, desc="tokenizer", unit="step")
+    steps, steps_of, done = None, None, share_done(progress, last_step, s)
+    while done < 1 and not stops_early(progress, s):
+        epoch, number = divmod(progress.step, steps_per_epoch)
+        if steps_of != epoch:
+            steps, steps_of = epoch_steps(len(run.train), s.batch, s.seed, epoch), epoch
+        rate = s.lr * learning_rate(done)
+        mse = _train_step(run, network, optimizer, steps[number], rate, progress.step)
+        progress.step += 1
+        progress.seconds = time.monotonic() - begun
+        done = share_done(progress, last_step, s)
+        if s.max_minutes:
+            bar.total = min(last_step, round(progress.step / done))
+        bar.update()
+        bar.set_postfix(loss=f"{mse:.4f}", PRDN=f"{100 * math.sqrt(mse):.1f}%")
+        if progress.step % 10 == 0 or progress.step == 1:
+            row = {"step": progress.step, "epoch": epoch, "samples": progress.step * s.batch, "loss": mse, "lr": rate}
+            log.log(**row, prdn=100 * math.sqrt(mse), seconds=round(progress.seconds, 2))
+        if progress.step % s.val_every == 0 or done >= 1:
+            figures = _validate_and_keep(run, network, log, progress, epoch, figures, bar)
+            progress.seconds = time.monotonic() - begun
+        if progress.step % s.save_steps == 0:
+            _save_state(run, network, optimizer, progress, figures)
+    bar.close()
+    return progress, figures
+
+
+def share_done(progress, last_step, s):
+    """How much of the training is behind, 0..1: in steps, or in minutes where those end it first."""
+    minutes = progress.seconds / 60 / s.max_minutes if s.max_minutes else 0.0
+    return min(1.0, max(progress.step / last_step, minutes))
+
+
+def stops_early(progress, s):
+    """Whether PATIENCE validations brought no improvement."""
+    return 0 < s.patience <= progress.without_improvement
+
+
+def learning_rate(done):
+    """Share of the peak rate: a linear warm-up, then half a cosine."""
+    if done < WARM_UP:
+        return max(done / WARM_UP, 0.02)
+    return LAST_RATE + (1 - LAST_RATE) * (0.5 + 0.5 * math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
+
+
+def reconstruct(network, x, dtype):
+    """Signals through the codes: (reconstruction, codes, the quantiser's loss). The quantiser works in float32."""
+    with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        z = network.encode(x)
+    values, codes, loss = network.quantizer(z.float())
+    with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        return network.decode(values).float(), codes, loss
+
+
+def validate(network, signals, device, dtype):
+    """Judge a network by ECGs: mse, prdn (mean over the ECGs, %), usage and perplexity over all codes, codes_used."""
+    network.eval()
+    errors, counts = [], torch.zeros(network.quantizer.n_codes, dtype=torch.int64)
+    with torch.no_grad():
+        for start in range(0, len(signals), VALIDATION_BATCH):
+            x = torch.from_numpy(signals[start : start + VALIDATION_BATCH]).to(device)
+            recon, codes, _ = reconstruct(network, x, dtype)
+            errors.append(torch.stack([(recon - x).square().sum((1, 2)), x.square().sum((1, 2))]).double().cpu())
+            counts += torch.bincount(codes.flatten().cpu(), minlength=len(counts))
+    network.train()
+    error, power = torch.cat(errors, dim=1)
+    usage, perplexity = code_use(counts)
+    return {
+        "mse": (error.sum() / signals.size).item(),
+        "prdn": 100 * (error / power.clamp(min=1e-9)).sqrt()[power > 0].mean().item(),
+        "usage": usage,
+        "codes_used": int((counts > 0).sum()),
+        "perplexity": perplexity,
+    }
+
+
+def _train_step(run, network, optimizer, chosen, rate, step):
+    """One step over the ECGs ``chosen``; returns the mean squared error."""
+    # The randomness (a learned codebook's k-means and revived codes) belongs to the step, so a resumed run repeats it.
+    torch.manual_seed(run.settings.seed * 1_000_003 + step)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    x = torch.from_numpy(run.train[chosen]).to(run.device)
+    recon, _, quantizer_loss = reconstruct(network, x, run.dtype)
+    mse = (recon - x).square().mean()
+    (mse + quantizer_loss).backward()
+    value = mse.item()
+    if not math.isfinite(value):
+        names = ", ".join(run.train_names[index] for index in chosen)
+        raise UserError(f"the loss is {value} at step {step + 1}; its records: {names}; a lower LR may help")
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    return value
+
+
+def _validate_and_keep(run, network, log, progress, epoch, figures, bar):
+    """Validate; the best so far goes to best.pt and to the folder. Returns the best figures."""
+    new = validate(network, run.valid, run.device, run.dtype)
+    log.log_validation(step=progress.step, epoch=epoch, val_loss=new["mse"], **new)
+    bar.write(f"step {progress.step}: " + figures_text(new, network.quantizer.n_codes))
+    if new["prdn"] >= progress.best_prdn:
+        progress.without_improvement += 1
+        return figures
+    progress.best_prdn, progress.best_step, progress.without_improvement = new["prdn"], progress.step, 0
+    config, state = config_to_json(run.config), network.state_dict()
+    write_checkpoint(run.folder / CHECKPOINT_FILE, config, state, progress.step)
+    write_folder(run.folder, config, state)
+    return new
+
+
+def figures_text(figures, n_codes):
+    """The figures of a validation in a line."""
+    return (
+        f"PRDN {figures['prdn']:.1f} % on the validation ECGs, {figures['codes_used']} of {n_codes} codes used "
+        f"({100 * figures['usage']:.0f} %), perplexity {figures['perplexity']:.0f}"
+    )
+
+
+def _save_state(run, network, optimizer, progress, figures):
+    state = {
+        "model": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "progress": vars(progress),
+        "figures": figures,
+    }
+    write_atomically(run.folder / STATE_FOLDER / STATE_FILE, lambda temporary: torch.save(state, temporary))
+
+
+def _restore(run, network, optimizer):
+    path = run.folder / STATE_FOLDER / STATE_FILE
+    try:
+        state = torch.load(path, map_location=run.device, weights_only=True)
+        network.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        progress = Progress(**state["progress"])
+    except Exception as error:
+        raise UserError(f"{path}: the saved state cannot be loaded ({error}); RESUME=false starts over") from error
+    print(f"going on from step {progress.step}", flush=True)
+    return progress, state["figures"]
