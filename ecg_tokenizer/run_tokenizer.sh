@@ -4,4 +4,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/../utils/launch.sh"
 prepare_environment || exit $?
 for word in "$@"; do case "$word" in *=*) ;; *) env_given=1 ;; esac; done
 [ -n "${env_given:-}" ] || set -- "$REPO/ecg_tokenizer/config.env" "$@"
+make_demo_data_if_asked "$@" || exit $?
 exec "$PYTHON" -m ecg_tokenizer.tokenizer "$@"
