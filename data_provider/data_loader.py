@@ -85,26 +85,24 @@ def _fill(signals, root, paths, policy, workers, what):
     """Write the readable records to the first rows of ``signals``."""
     from tqdm import tqdm
 
-    root = Path(root)
+    root = str(root)
 
-    def read(path):
+    def read(row):
         try:
-            return path, load_signal(root / path, policy)[0], None
+            load_signal(os.path.join(root, paths[row]), policy, out=signals[row])
         except RecordError as error:
-            return path, None, error.fault
+            return error.fault
+        return None
 
-    good, bad = [], {}
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        # batches keep the pool from holding more read signals than the writer has taken
-        batches = (paths[start : start + 256] for start in range(0, len(paths), 256))
-        results = (result for batch in batches for result in (pool.map(read, batch) if workers else map(read, batch)))
-        for path, x, reason in tqdm(results, total=len(paths), desc=what, unit="ECG", disable=len(paths) < 200):
-            if reason is None:
-                signals[len(good)] = x
-                good.append(path)
-            else:
-                bad[path] = reason
-    return good, bad
+        faults = (pool.map if workers else map)(read, range(len(paths)))
+        faults = list(tqdm(faults, total=len(paths), desc=what, unit="ECG", disable=len(paths) < 200))
+    good = [row for row, fault in enumerate(faults) if fault is None]
+    for target, row in enumerate(good):
+        if target != row:  # close the rows of bad records
+            signals[target] = signals[row]
+    bad = {path: fault for path, fault in zip(paths, faults, strict=True) if fault is not None}
+    return [paths[row] for row in good], bad
 
 
 def _cache_key(root, paths, policy):

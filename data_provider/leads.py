@@ -64,25 +64,32 @@ def choose_leads(names, order="name"):
     return rows
 
 
-def complete_leads(signals):
+def complete_leads(columns, rows):
     """All twelve leads in standard order, missing limb leads derived from two others.
 
     Parameters
     ----------
-    signals : dict
-        Lead name -> float array [T] in one unit; V1..V6 and at least two limb leads.
+    columns : float64 array [signals, T]
+        In one unit.
+    rows : dict
+        Lead name -> row of ``columns``; V1..V6 and at least two limb leads.
 
     Returns
     -------
     signal : array [12, T]
+        ``columns`` itself where that holds just the leads in order.
     derived : list of str
         The leads that were computed.
     """
-    derived = [lead for lead in LEADS if lead not in signals]
+    order = [rows.get(lead) for lead in LEADS]
+    if order == list(range(len(columns))):
+        return columns, []
+    derived = [lead for lead in LEADS if lead not in rows]
+    signal = columns[[row or 0 for row in order]]
     if derived:
-        first, second = [lead for lead in LIMB_LEADS if lead in signals][:2]
+        first, second = [lead for lead in LIMB_LEADS if lead in rows][:2]
         mixing = np.linalg.inv([_FROM_I_AND_II[first], _FROM_I_AND_II[second]])
         for lead in derived:
             a, b = np.asarray(_FROM_I_AND_II[lead]) @ mixing
-            signals = {**signals, lead: a * signals[first] + b * signals[second]}
-    return np.stack([signals[lead] for lead in LEADS]), derived
+            signal[LEADS.index(lead)] = a * columns[rows[first]] + b * columns[rows[second]]
+    return signal, derived

@@ -157,10 +157,12 @@ def _listed(ecgs, kind, names, known=None):
 
 def _balance(groups, limit, question_type, rng, counts):
     """Choose ECGs for each group: rare groups first, ECGs that were asked least first, no answer ahead of the next."""
-    groups = [(_second(answers), *group, answers) for *group, answers in groups]
-    groups.sort(key=lambda group: (group[0], group[1], group[2]))
+    groups = list(groups)
+    of_template = Counter(group[0] for group in groups)
+    # templates that ask few different questions first, or those with hundreds would use up what an ECG may be asked
+    groups.sort(key=lambda group: (of_template[group[0]], _second(group[4]), group[1]))
     used = Counter()
-    for _, template, text, kind, attribute, answers in groups:
+    for template, text, kind, attribute, answers in groups:
         free = {}
         for answer, ecgs in sorted(answers.items()):
             open_ecgs = [ecg for ecg in ecgs if used[ecg.ecg_id] < limit]

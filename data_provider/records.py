@@ -64,19 +64,21 @@ def read_record(path, lead_order="name"):
     return Record(signal.astype(np.float32), sample_rate, tuple(notes), str(path))
 
 
-def read_millivolts(path, lead_order="name"):
-    """As `read_record`, but (float64 mV [12, T], rate, notes): the published codes rest on scaling from float64."""
+def read_millivolts(path, lead_order="name", workspace=None):
+    """As `read_record`, but (float64 mV [12, T], rate, notes): the published codes rest on scaling from float64.
+
+    With a ``workspace`` the array is good until the next record is read into it.
+    """
     try:
-        names, units, columns, sample_rate, notes = read_wfdb(path)
+        names, units, columns, sample_rate, notes = read_wfdb(path, workspace)
         rows = choose_leads(names, lead_order)
-        signals = {}
-        for lead, row in rows.items():
-            unit = units[row].strip()
-            scale = UNIT_IN_MV.get(unit.lower())
+        for row in rows.values():
+            scale = UNIT_IN_MV.get(units[row].strip().lower())
             if scale is None:
-                raise ValueError(f"lead {names[row]} is in {unit}, not in volts")
-            signals[lead] = columns[row] if scale == 1 else columns[row] * scale
-        signal, derived = complete_leads(signals)
+                raise ValueError(f"lead {names[row]} is in {units[row]}, not in volts")
+            if scale != 1:
+                columns[row] *= scale
+        signal, derived = complete_leads(columns, rows)
     except ValueError as error:
         raise RecordError(path, str(error)) from error
     if derived:

@@ -4,15 +4,18 @@ The policy is part of the codes: its fingerprint is kept with them.
 """
 
 import dataclasses
+import threading
 from fractions import Fraction
 
 import numpy as np
 
 from data_provider.leads import LEADS
 from data_provider.records import RecordError, read_millivolts
+from data_provider.wfdb_files import Workspace
 from utils.tools import sha256_json
 
 VERSION = 1  # raise it when the same policy gives other numbers: stored codes are then made anew
+_per_thread = threading.local()
 ODDEST_RATIO = 5000  # largest numerator or denominator of a resampling ratio
 
 
@@ -62,16 +65,22 @@ def standardise(signal):
     mean, std : float64 arrays [12]
         mV; ``x * std[:, None] + mean[:, None]`` gives the signal back.
     """
-    signal = np.asarray(signal, dtype=np.float64)
+    signal = np.array(signal, dtype=np.float64)
+    return _standardise(signal, np.empty(signal.shape, np.float32))
+
+
+def _standardise(signal, out):
+    """`standardise` from an array that is lost, into ``out``."""
     mean = signal.mean(axis=1)
-    centred = signal - mean[:, None]
-    variance = np.einsum("ct,ct->c", centred, centred) / signal.shape[1]
+    signal -= mean[:, None]
+    variance = np.einsum("ct,ct->c", signal, signal) / signal.shape[1]
     # A constant lead's variance is not 0 but rounding; the bound is scikit-learn's (StandardScaler).
     rounding = signal.shape[1] * np.finfo(np.float64).eps
     constant = variance <= rounding * variance + (rounding * mean) ** 2
     std = np.where(constant, 1.0, np.sqrt(variance))
-    centred /= std[:, None]
-    return centred.astype(np.float32), mean, std
+    signal /= std[:, None]
+    out[...] = signal
+    return out, mean, std
 
 
 def fit_signal(record, policy):
@@ -79,8 +88,15 @@ def fit_signal(record, policy):
     return _fit(record.signal, record.sample_rate, record.path, policy).astype(np.float32)
 
 
-def load_signal(path, policy):
+def load_signal(path, policy, out=None):
     """Read, fit and standardise the record at ``path``.
+
+    Parameters
+    ----------
+    path : str or Path
+    policy : SignalPolicy
+    out : float32 array [12, samples], optional
+        Where ``x`` goes.
 
     Returns
     -------
@@ -93,8 +109,10 @@ def load_signal(path, policy):
     RecordError
         The record cannot be read or does not fit the policy.
     """
-    signal, sample_rate, _ = read_millivolts(path, policy.lead_order)
-    return standardise(_fit(signal, sample_rate, path, policy))
+    workspace = _per_thread.__dict__.setdefault("workspace", Workspace())
+    signal, sample_rate, _ = read_millivolts(path, policy.lead_order, workspace)
+    out = np.empty((12, policy.samples), np.float32) if out is None else out
+    return _standardise(_fit(signal, sample_rate, path, policy), out)
 
 
 def _fit(signal, sample_rate, path, policy):
@@ -112,7 +130,8 @@ def _fit(signal, sample_rate, path, policy):
         from scipy.signal import resample_poly
 
         # "antireflect" goes on at the ends with their value and slope; zeros there would make the low-pass ring
-        signal = resample_poly(signal.astype(np.float64), ratio.numerator, ratio.denominator, axis=1, padtype="antireflect")
+        signal = signal.astype(np.float64)
+        signal = resample_poly(signal, ratio.numerator, ratio.denominator, axis=1, padtype="antireflect")
     missing = policy.samples - signal.shape[1]
     if missing > 0:
         if policy.short == "refuse":
@@ -125,10 +144,9 @@ def _fit(signal, sample_rate, path, policy):
 
 def _close_gaps(signal, sample_rate, path, policy):
     """Interpolate short runs of missing samples along each lead; at an end the nearest sample is held."""
-    missing = ~np.isfinite(signal)
-    if not missing.any():
+    if np.isfinite(signal).all():
         return signal
-    signal = signal.copy()
+    missing, signal = ~np.isfinite(signal), signal.copy()
     for lead, gaps in enumerate(missing):
         if not gaps.any():
             continue

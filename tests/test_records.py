@@ -5,6 +5,7 @@ import pytest
 import wfdb
 
 from data_provider.records import LEADS, RecordError, read_record
+from data_provider.wfdb_files import read_wfdb
 from tests.shared import SHARED, needs_shared
 from tests.wfdb_maker import LEADS as UPPER
 from tests.wfdb_maker import ecg, write_record
@@ -83,7 +84,7 @@ FAULTS = {
         lambda p: write_record(p / "r", ecg(), declared=10**9),
         "declares 1000000000 samples",
     ),
-    "gain 0": (lambda p: _header_line(p, "1000.0(0)/mV", "0(0)/mV"), "signal 1 (I) has gain 0"),
+    "gain 0": (lambda p: _header_line(p, "1000.0(0)/mV", "0(0)/mV"), "signal 1 (I) has gain 0,"),
     "not volts": (lambda p: _header_line(p, "1000.0(0)/mV", "10/mmHg"), "is in mmHg, not in volts"),
     "lead twice": (lambda p: write_record(p / "r", ecg(), leads=["I", "i", *UPPER[2:]]), "lead I is there twice"),
     "chest lead missing": (lambda p: write_record(p / "r", ecg()[:11], leads=UPPER[:11]), "no lead V6 among I, II"),
@@ -111,6 +112,24 @@ def test_a_bad_file_is_one_line_with_the_file_and_the_fault(tmp_path, fault):
         read_record(tmp_path / "r")
     assert str(error.value).startswith(f"{tmp_path / 'r'}: ") and "\n" not in str(error.value)
     assert words in str(error.value)
+
+
+def test_the_fast_path_equals_wfdb_to_the_last_bit(tmp_path):
+    rng = np.random.default_rng(3)
+    for number in range(20):
+        samples = int(rng.integers(1, 3000))
+        digital = rng.integers(-32768, 32768, (12, samples)).astype("<i2")  # -32768 is a missing sample
+        gains = [f"{rng.uniform(1, 5000):.{rng.integers(0, 6)}f}({rng.integers(-2000, 2000)})/mV" for _ in range(12)]
+        path = write_record(tmp_path / f"r{number}", digital, gains=gains, declared="" if number == 7 else None)
+        expected, fields = wfdb.rdsamp(str(path))
+        names, units, columns, rate, _ = read_wfdb(path)
+        np.testing.assert_array_equal(columns, expected.T)
+        assert (names, units, rate) == (fields["sig_name"], fields["units"], fields["fs"])
+
+
+def test_zero_level_without_a_baseline_is_the_adc_zero(tmp_path):
+    path = _header_line(tmp_path, "1000.0(0)/mV 16 0", "1000.0/mV 16 50")
+    np.testing.assert_array_equal(read_record(path).signal, wfdb.rdsamp(str(path))[0].T.astype(np.float32))
 
 
 def test_a_comment_that_is_not_utf8_does_no_harm(tmp_path):
