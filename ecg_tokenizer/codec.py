@@ -119,8 +119,7 @@ class EcgTokenizer:
 
 def _prepare(signal, sample_rate, leads, policy):
     try:
-        rows = choose_leads(leads)
-        twelve, _ = complete_leads({lead: signal[row] for lead, row in rows.items()})
+        twelve, _ = complete_leads(signal, choose_leads(leads))
     except ValueError as error:
         raise RecordError("signal", str(error)) from error
     return standardise(fit_signal(Record(twelve, sample_rate, (), "signal"), policy))[0]

@@ -1,0 +1,80 @@
+"""The networks and quantisers: what a code means, how many there are, what the published architecture is."""
+
+import pytest
+import torch
+
+from ecg_tokenizer.network import NetworkConfig, build_network
+from ecg_tokenizer.quantizers import FSQ, VQ, code_use
+from tests.tokenizer_maker import SMALL
+
+
+def test_a_code_is_its_levels_as_one_number():
+    quantizer = FSQ((6, 6, 6, 6))
+    levels = torch.tensor([[[1.0, 2, 3, 5]]])
+    z = torch.logit((levels / 5).clamp(0.01, 0.99))
+    values, codes, _ = quantizer(z)
+    assert codes.item() == 1 + 6 * 2 + 36 * 3 + 216 * 5
+    torch.testing.assert_close(values, levels / 5)
+
+
+@pytest.mark.parametrize("levels", [(6, 6, 6, 6), (8, 5, 5, 6), (3, 2)])
+def test_every_code_comes_back_from_its_values(levels):
+    quantizer = FSQ(levels)
+    codes = torch.arange(quantizer.n_codes)
+    values = quantizer.from_codes(codes)
+    again = torch.logit(values.clamp(1e-4, 1 - 1e-4))
+    assert torch.equal(quantizer(again)[1], codes)
+    assert torch.equal(quantizer(again)[0], values)
+
+
+def test_fsq_lets_the_gradient_through():
+    z = torch.zeros(2, 3, 4, requires_grad=True)
+    FSQ((6, 6, 6, 6))(z)[0].sum().backward()
+    torch.testing.assert_close(z.grad, torch.full_like(z, 0.25))  # the sigmoid's slope at 0
+
+
+def test_vq_gives_vectors_of_its_codebook():
+    torch.manual_seed(0)
+    quantizer = VQ(32, dim=4).train()
+    for _ in range(5):
+        quantizer(torch.randn(4, 50, 4))
+    quantizer.eval()
+    values, codes, _ = quantizer(torch.randn(4, 50, 4))
+    assert codes.shape == (4, 50) and codes.max() < 32
+    torch.testing.assert_close(quantizer.from_codes(codes), values)
+    assert code_use(torch.bincount(codes.flatten(), minlength=32))[0] > 0.5
+
+
+def test_use_and_perplexity_count_all_codes():
+    usage, perplexity = code_use(torch.tensor([5, 5, 0, 0]))
+    assert usage == 0.5 and perplexity == pytest.approx(2)
+
+
+@pytest.mark.parametrize("codes_per_ecg", [40, 157, 313, 626])
+def test_any_number_of_codes(codes_per_ecg):
+    network = build_network(
+        NetworkConfig(codes_per_ecg=codes_per_ecg, width=16, heads=2, encoder_depth=1, decoder_depth=1)
+    )
+    z = network.encode(torch.randn(2, 12, 5000))
+    assert z.shape == (2, codes_per_ecg, 4)
+    assert network.decode(network.quantizer(z)[0]).shape == (2, 12, 5000)
+
+
+def test_a_position_writes_where_it_read():
+    """Patches are put back where they were cut: far from a position, nothing of it arrives at either end."""
+    network = build_network(SMALL)
+    network.encoder = network.decoder = torch.nn.Identity()
+    x = torch.zeros(1, 12, 5000)
+    x[..., 2500] = 100
+    moved = (network.encode(x) - network.encode(0 * x)).abs().sum(-1)[0].nonzero().flatten()
+    assert len(moved) == 2
+    values = torch.zeros(1, 50, 4)
+    values[:, moved[0]] = 1
+    drawn = (network.decode(values) - network.decode(0 * values)).abs().sum((0, 1)).nonzero().flatten()
+    assert drawn.min() <= 2500 <= drawn.max() and len(drawn) == 200
+
+
+def test_the_published_network_has_its_published_size():
+    network = build_network(NetworkConfig(architecture="published"))
+    sizes = [sum(p.numel() for p in part.parameters()) for part in (network.enc, network.dec)]
+    assert sizes == [30_692, 4_139_916]
