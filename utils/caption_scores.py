@@ -1,0 +1,240 @@
+"""Scores of generated texts: nltk's BLEU and METEOR, the ``rouge`` package's, and pycocoevalcap's.
+
+Two families that bear the same names and must never be mixed. The published system reports nltk's sentence BLEU and
+METEOR on words as they stand between blanks (case counts in BLEU and ROUGE, not in METEOR), averaged over the texts.
+The wider captioning field reports pycocoevalcap's: corpus BLEU, METEOR 1.5 (another formula), ROUGE-L and CIDEr, all
+after the Penn Treebank tokenizer (lower case, no punctuation). On one pair of texts METEOR may be 0.85 in the first
+family and 0.41 in the second.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections import Counter
+from pathlib import Path
+
+from tqdm import tqdm
+
+from utils.tools import REPOSITORY, UserError
+
+WORDNET = REPOSITORY / "corpora" / "wordnet.zip"
+BLEU_WEIGHTS = {"bleu1": (1,), "bleu2": (0.5, 0.5), "bleu3": (0.33, 0.33, 0.33), "bleu4": (0.25, 0.25, 0.25, 0.25)}
+ROUGES = ("rouge-1", "rouge-2", "rouge-l")
+
+
+class JavaError(Exception):
+    """Java is there but cannot do the work; the text is the reason written into the metrics."""
+
+
+def mean_over_pairs(score, predictions, references, what):
+    """Mean of ``score(prediction, reference) -> dict`` of numbers; equal pairs are scored once."""
+    pairs = Counter(zip(predictions, references, strict=True))
+    totals = {}
+    for (prediction, reference), times in tqdm(pairs.items(), desc=what, unit="pair", delay=2, leave=False):
+        for name, value in score(prediction, reference).items():
+            totals[name] = totals.get(name, 0.0) + times * value
+    return {name: total / len(predictions) for name, total in totals.items()}
+
+
+def nltk_scores(predictions, references):
+    """Mean sentence BLEU (smoothing method 1 of Chen and Cherry 2014) and METEOR of nltk.
+
+    Parameters
+    ----------
+    predictions, references : list of str
+        Of one length, at least one.
+
+    Returns
+    -------
+    dict
+        ``bleu1`` .. ``bleu4`` and ``meteor``, each 0 to 1.
+    """
+    _find_wordnet()
+    return mean_over_pairs(nltk_pair, predictions, references, "BLEU and METEOR (nltk)")
+
+
+def nltk_pair(prediction, reference):
+    """nltk's scores of one pair, see `nltk_scores`."""
+    from nltk.translate.meteor_score import meteor_score
+
+    return {**nltk_bleu(prediction, reference), "meteor": float(meteor_score([reference.split()], prediction.split()))}
+
+
+def nltk_bleu(prediction, reference):
+    """nltk's sentence BLEU of one pair, ``bleu1`` .. ``bleu4``."""
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+
+    weights, smooth = list(BLEU_WEIGHTS.values()), SmoothingFunction().method1
+    scores = sentence_bleu([reference.split()], prediction.split(), weights=weights, smoothing_function=smooth)
+    return dict(zip(BLEU_WEIGHTS, map(float, scores), strict=True))
+
+
+def _find_wordnet():
+    """Let nltk find the repository's WordNet, and before any other."""
+    import nltk
+
+    if not WORDNET.is_file():
+        raise UserError(f"{WORDNET}: WordNet is missing, METEOR needs it; the file is part of the repository")
+    if str(REPOSITORY) not in nltk.data.path:
+        nltk.data.path.insert(0, str(REPOSITORY))
+
+
+def rouge_scores(predictions, references):
+    """Mean ROUGE-1, -2 and -L of the ``rouge`` package: ``{"rouge-1": {"p", "r", "f"}, ...}``, each 0 to 1."""
+    flat = mean_over_pairs(rouge_pair, predictions, references, "ROUGE")
+    return {name: {part: flat[f"{name} {part}"] for part in "prf"} for name in ROUGES}
+
+
+def rouge_pair(prediction, reference):
+    """ROUGE of one pair as ``{"rouge-1 p": ...}``; a text without a word between its periods scores 0."""
+    from rouge import Rouge
+
+    if not (prediction.replace(".", "").strip() and reference.replace(".", "").strip()):
+        return {f"{name} {part}": 0.0 for name in ROUGES for part in "prf"}
+    scores = Rouge().get_scores(prediction, reference)[0]
+    return {f"{name} {part}": float(scores[name][part]) for name in ROUGES for part in "prf"}
+
+
+def coco_scores(sets):
+    """pycocoevalcap's scores of several sets of texts at once, since starting Java costs more than the scoring.
+
+    Parameters
+    ----------
+    sets : dict
+        Name -> (predictions, references), lists of str of one length.
+
+    Returns
+    -------
+    dict
+        Name -> ``bleu1`` .. ``bleu4``, ``meteor``, ``rouge_l`` (0 to 1) and ``cider`` (0 to 10), or
+        ``{"skipped": reason}`` where Java is missing or fails.
+    """
+    try:
+        words = ptb_words({text for pair in sets.values() for texts in pair for text in texts})
+        tokenised = {name: tuple([words[text] for text in texts] for texts in pair) for name, pair in sets.items()}
+        meteor = java_meteor(tokenised)
+    except JavaError as error:
+        return {name: {"skipped": str(error)} for name in sets}
+    return {name: {**_coco_without_java(*tokenised[name]), "meteor": meteor[name]} for name in sets}
+
+
+def _coco_without_java(predictions, references):
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    result = {number: [text] for number, text in enumerate(predictions)}
+    truth = {number: [text] for number, text in enumerate(references)}
+    bleu = Bleu(4).compute_score(truth, result, verbose=0)[0]
+    scores = {f"bleu{n}": float(value) for n, value in enumerate(bleu, start=1)}
+    scores["rouge_l"] = float(Rouge().compute_score(truth, result)[0])
+    # Its document frequencies need at least one word in the references.
+    scores["cider"] = float(Cider().compute_score(truth, result)[0]) if any(references) else 0.0
+    return scores
+
+
+def ptb_words(texts):
+    """Text -> its words by the Penn Treebank tokenizer, lower case, without punctuation, joined by blanks.
+
+    pycocoevalcap's own wrapper does the same, but writes into its package's folder, which may be read-only.
+    """
+    from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS, STANFORD_CORENLP_3_4_1_JAR
+
+    java, texts = _java(), sorted(texts)
+    jar = _package_folder() / "tokenizer" / STANFORD_CORENLP_3_4_1_JAR
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "texts"
+        # One text a line, whatever kind of line break it holds; the last line ends the list, also behind empty ones.
+        lines = "".join(" ".join(text.split()) + "\n" for text in texts) + "end\n"
+        source.write_bytes(lines.encode("utf-8", "replace"))  # a half character (lone surrogate) has no bytes
+        command = [java, "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8", "-cp", str(jar)]
+        command += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase", str(source)]
+        try:
+            run = subprocess.run(command, capture_output=True, timeout=120 + len(texts) / 100, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise JavaError(f"the PTB tokenizer took more than {error.timeout:.0f} s") from error
+    lines = run.stdout.decode("utf-8").split("\n")
+    if run.returncode != 0 or len(lines) < len(texts) + 1:
+        raise JavaError(f"the PTB tokenizer failed in Java: {_first_line(run.stderr)}")
+    kept = [" ".join(word for word in line.split() if word not in PUNCTUATIONS) for line in lines]
+    return dict(zip(texts, kept, strict=False))  # behind the texts: the end mark
+
+
+def java_meteor(sets, timeout=None):
+    """METEOR 1.5 (Denkowski and Lavie 2014) of each set of tokenised texts, by the jar that pycocoevalcap ships.
+
+    One process for all sets: it reads a paraphrase table for seconds before its first answer. It answers every line
+    with lines, so that neither side can wait for the other; should it stop answering, it is killed at the ``timeout``
+    (in seconds; by default 2 minutes and 1/10 s a text).
+    """
+    from pycocoevalcap.meteor.meteor import METEOR_JAR
+
+    count = sum(len(predictions) for predictions, _ in sets.values())
+    timeout = 120 + count / 10 if timeout is None else timeout
+    folder = _package_folder() / "meteor"
+    command = [_java(), "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8", "-Xmx2G", "-jar", str(folder / METEOR_JAR)]
+    command += ["-", "-", "-stdio", "-l", "en", "-norm"]
+    with tempfile.TemporaryFile() as errors:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
+        process = subprocess.Popen(command, cwd=folder, encoding="utf-8", **pipes)
+        watchdog = threading.Timer(timeout, process.kill)
+        watchdog.start()
+        try:
+            known = {}
+            return {name: _meteor_of_set(process, *texts, known=known, what=name) for name, texts in sets.items()}
+        except (BrokenPipeError, ValueError) as error:  # it ended, or said something that is no number
+            in_time = watchdog.is_alive()
+            process.kill()
+            process.wait()
+            errors.seek(0)
+            reason = _first_line(errors.read()) if in_time else f"no answer within {timeout:.0f} s"
+            raise JavaError(f"METEOR failed in Java: {reason}") from error
+        finally:
+            watchdog.cancel()
+            process.kill()
+            process.wait()
+            process.stdout.close()
+            with contextlib.suppress(BrokenPipeError):  # what is still in its buffer has nobody to go to
+                process.stdin.close()
+
+
+def _meteor_of_set(process, predictions, references, known, what):
+    """Ask for each pair's statistics (``known``: those asked before), then for the score of all of them together."""
+
+    def ask(line, answers):
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
+        replies = [process.stdout.readline() for _ in range(answers)]
+        if not all(replies):
+            raise ValueError("METEOR ended early")
+        return replies[-1].strip()
+
+    statistics = []
+    pairs = zip(predictions, references, strict=True)
+    for pair in tqdm(pairs, total=len(predictions), desc=f"METEOR 1.5 ({what})", unit="pair", delay=2, leave=False):
+        if pair not in known:
+            prediction, reference = (text.replace("|||", " ") for text in pair)
+            known[pair] = ask(f"SCORE ||| {reference} ||| {prediction}", 1)
+        statistics.append(known[pair])
+    return float(ask(" ||| ".join(["EVAL", *statistics]), len(statistics) + 1))
+
+
+def _java():
+    java = shutil.which("java")
+    if java is None:
+        raise JavaError("Java is missing (no `java` on PATH)")
+    return java
+
+
+def _package_folder():
+    import pycocoevalcap
+
+    return Path(os.path.abspath(next(iter(pycocoevalcap.__path__))))
+
+
+def _first_line(errors):
+    lines = errors.decode("utf-8", "replace").strip().splitlines()
+    return lines[0] if lines else "it gave no reason"
