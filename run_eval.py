@@ -3,7 +3,6 @@
 python run_eval.py eval [--plan] [ENV FILE] [KEY=VALUE ...]     (eval.sh does this)
 """
 
-import json
 import os
 import sys
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from run_main import policy_of, stored_codes
 from utils.machine import pick_device, pick_dtype, processes_wanted, set_threads, start_processes
 from utils.runs import finish_run, is_finished, results_folder
 from utils.settings import TINY_LLM, load_settings, require, unused_keys
-from utils.tools import UserError, entry_point, sha256_file, sha256_json, write_atomically, write_json
+from utils.tools import UserError, entry_point, sha256_file, sha256_json, write_json
 
 MAX_NEW_TOKENS = {"qa": 170, "report": 200}
 
@@ -82,10 +81,11 @@ def main_process(plan):
 
     from ecg_tokenizer.codec import EcgTokenizer
     from model.checkpoints import load_model
-    from model.controls import other_patients_ecg
+    from model.controls import CONTROLS, other_patients_ecg
     from model.prompts import read_prompts
     from model.training_data import usable
-    from utils.evaluation import attach_floor, score_file
+    from utils.evaluation import control_path, score_file, summary, write_predictions
+    from utils.floors import attach_floor
 
     settings = plan.settings
     device = pick_device(settings.device, int(os.environ.get("LOCAL_RANK", 0)))
@@ -97,82 +97,91 @@ def main_process(plan):
     say(f"eval: {world} process(es) x {threads} thread(s) on {device.type}, {str(dtype).split('.')[-1]}", flush=True)
 
     ecg_tokenizer = EcgTokenizer.from_pretrained(settings.tokenizer_path, device=device)
-    task = settings.tasktype
-    listed = sample(read_manifest(plan.test, task), settings.test_items, settings.seed)
-    store = stored_codes(settings, ecg_tokenizer, record_paths(listed), rank)
-    items = usable(listed, store)
-    bad = {path: store.bad.get(path, "not encoded") for path in record_paths(listed) if path not in store}
-    say(f"test: {len(items)} items" + (f", {len(listed) - len(items)} left out (records below)" if bad else ""))
+    task, manifest = settings.tasktype, read_manifest(plan.test, settings.tasktype)
+    listed = sample(list(range(len(manifest))), settings.test_items, settings.seed)
+    paths = record_paths([manifest[index] for index in listed])
+    store = stored_codes(settings, ecg_tokenizer, paths, rank)
+    items = {index: manifest[index] for index in listed if usable([manifest[index]], store)}
+    left_out = len(listed) - len(items)
+    say(f"test: {len(items)} items" + (f", {left_out} left out (records below)" if left_out else ""), flush=True)
     if not items:
         raise UserError(f"{plan.test}: no item has a readable record below {settings.root_path_ecg}")
-    plan.provenance["items_left_out"] = len(listed) - len(items)
+    plan.provenance["items_left_out"] = left_out
 
     model, text_tokenizer, vocabulary = load_model(settings.ckp_path, plan.llm_path, ecg_tokenizer.n_codes, dtype)
-    model.to(device).eval()
-    prompts = read_prompts(settings.prompts)
-    ecgs_of = {"": store.__getitem__}
+    reader = Reader(model.to(device).eval(), text_tokenizer, vocabulary, read_prompts(settings.prompts))
+    ecg_of = {"": store.__getitem__}
     if "shuffled" in settings.controls:
-        other = other_patients_ecg(items, settings.seed)
-        ecgs_of["_shuffled"] = lambda path: store[other[path]]
+        other = other_patients_ecg(list(items.values()), settings.seed)
+        ecg_of["shuffled"] = lambda path: store[other[path]]
     if "blank" in settings.controls:
         zeros = torch.zeros(1, 12, policy_of(settings).samples, device=device)
         flat = ecg_tokenizer.encode_standardised(zeros)[0].tolist()
-        ecgs_of["_blank"] = lambda path: flat
-    for suffix, ecg_of in ecgs_of.items():
-        rows = predict(plan, items, ecg_of, model, text_tokenizer, vocabulary, prompts, rank, world, suffix)
+        ecg_of["blank"] = lambda path: flat
+    predictions = plan.folder / "predictions.jsonl"
+    for control in ("", *CONTROLS):
+        path = control_path(predictions, control) if control else predictions
+        if control not in ecg_of:
+            if rank == 0:
+                path.unlink(missing_ok=True)  # of an earlier run
+            continue
+        texts = generate_all(reader, items, ecg_of[control], settings, rank, world, control)
         if rank == 0:
-            attach_floor(rows, items, read_manifest(plan.train, task), task)
-            write_rows(plan.folder / f"predictions{suffix}.jsonl", rows)
+            rows = [prediction_row(index, items[index], texts[index], task) for index in sorted(texts)]
+            attach_floor(rows, manifest, read_manifest(plan.train, task), task)
+            write_predictions(path, rows)
     if rank == 0:
-        for suffix in ("_shuffled", "_blank"):
-            if suffix not in ecgs_of:  # of an earlier run
-                (plan.folder / f"predictions{suffix}.jsonl").unlink(missing_ok=True)
         write_json(plan.folder / "provenance.json", plan.provenance)
-        metrics = score_file(plan.folder / "predictions.jsonl", task)
+        metrics = score_file(predictions, task)
         write_json(plan.folder / "metrics.json", metrics)
         finish_run(plan.folder, plan.fingerprint)
-        print_summary(metrics, task, plan.folder)
-        if bad:
-            print(bad_records_text(bad))
+        print(*summary(metrics), f"-> {plan.folder / 'metrics.json'}", sep="\n", flush=True)
+        if left_out:
+            print(bad_records_text({path: store.bad.get(path, "not encoded") for path in paths if path not in store}))
     dist.barrier()
 
 
-def predict(plan, items, ecg_of, model, text_tokenizer, vocabulary, prompts, rank, world, suffix):
-    """Predictions for the items, in their order, on the first process; the others return an empty list.
+@dataclass
+class Reader:
+    """What answers: the LLM, its tokenizer, the ECG's tokens and the words of the prompts."""
 
-    Batches are formed before they are shared among the processes, so their number changes no prediction.
+    model: object
+    tokenizer: object
+    vocabulary: object
+    prompts: dict
+
+
+def generate_all(reader, items, ecg_of, settings, rank, world, control):
+    """Answers to the items, on the first process: index -> text; the other processes keep their share.
+
+    Batches are formed before they are shared among the processes, so their number changes no answer.
     """
+    import torch.distributed as dist
     from tqdm import tqdm
 
     from model.heartllm import generate
     from model.prompts import prompt_ids
 
-    settings, task = plan.settings, plan.settings.tasktype
-    ids = [prompt_ids(text_tokenizer, vocabulary, prompts, i, task, [ecg_of(p) for p in item_paths(i)]) for i in items]
-    longest = settings.max_new_tokens or MAX_NEW_TOKENS[task]
-    most = model.config.max_position_embeddings
-    needed = max(map(len, ids)) + longest
+    task, longest = settings.tasktype, settings.max_new_tokens or MAX_NEW_TOKENS[settings.tasktype]
+    words = (reader.tokenizer, reader.vocabulary, reader.prompts)
+    ids = {n: prompt_ids(*words, item, task, [ecg_of(path) for path in item_paths(item)]) for n, item in items.items()}
+    needed, most = max(map(len, ids.values())) + longest, reader.model.config.max_position_embeddings
     if needed > most:
         raise UserError(f"an item takes {needed} tokens with its answer, the LLM reads {most} at most")
-    by_length = sorted(range(len(items)), key=lambda index: len(ids[index]))
+    by_length = sorted(ids, key=lambda index: len(ids[index]))
     size = settings.batch_size
-    batches = [by_length[start : start + size] for start in range(0, len(items), size)][rank::world]
+    batches = [by_length[start : start + size] for start in range(0, len(ids), size)][rank::world]
     texts = {}
-    for batch in tqdm(batches, desc=f"answers{suffix.replace('_', ', ')}", unit="batch", disable=rank != 0):
-        answers = generate(model, text_tokenizer, vocabulary, [ids[index] for index in batch], longest)
+    what = f"answering with {control} ECGs" if control else "answering"
+    for batch in tqdm(batches, desc=what, unit="batch", disable=rank != 0):
+        prompts = [ids[index] for index in batch]
+        answers = generate(reader.model, reader.tokenizer, reader.vocabulary, prompts, longest)
         texts.update(zip(batch, answers, strict=True))
-    return [prediction_row(index, items[index], texts[index], task) for index in gather(texts, rank, world)]
-
-
-def gather(texts, rank, world):
-    """Bring the texts of all processes to the first one, in place; the item numbers there, nothing elsewhere."""
-    import torch.distributed as dist
-
     parts = [None] * world if rank == 0 else None
     dist.gather_object(texts, parts, dst=0)
     for part in parts or []:
         texts.update(part)
-    return sorted(texts) if rank == 0 else []
+    return texts
 
 
 def prediction_row(index, item, text, task):
@@ -184,24 +193,6 @@ def prediction_row(index, item, text, task):
     row = {"index": index, "prediction": split_answer(text), "reference": item["answer"], "text": text}
     named = ("question", "question_type", "attribute_type", "template_id", "ecg_path")
     return row | {name: item.get(name) for name in named}
-
-
-def write_rows(path, rows):
-    """Write predictions as JSON lines, atomically."""
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def print_summary(metrics, task, folder):
-    """The scores that count, each beside its floor."""
-    if task == "qa":
-        line = f"exact match {metrics['exact_match']['overall']:.1%} (floor {metrics['floor']['overall']:.1%})"
-        for name, scores in metrics.get("controls", {}).items():
-            line += f", {name} ECGs {scores['exact_match']['overall']:.1%}"
-    else:
-        line = f"BLEU-4 {metrics['nltk']['bleu4']:.3f} (floor {metrics['floor']['nltk']['bleu4']:.3f})"
-        line += f", METEOR {metrics['nltk']['meteor']:.3f} (floor {metrics['floor']['nltk']['meteor']:.3f})"
-    print(f"{metrics['count']} items: {line} -> {folder / 'metrics.json'}", flush=True)
 
 
 @entry_point
