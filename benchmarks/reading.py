@@ -50,9 +50,7 @@ def main():
     best = {name: min(rounds[1:]) for name, rounds in seconds.items()}
     for name, time_taken in best.items():
         each = 1e3 * time_taken / len(paths)
-        print(
-            f"{name:6} {time_taken:.3f} s for {len(paths)} records, {each:.2f} ms each, {1e3 / each:,.0f} a second"
-        )
+        print(f"{name:6} {time_taken:.3f} s for {len(paths)} records, {each:.2f} ms each, {1e3 / each:,.0f} a second")
     print(f"ratio {best['usual'] / best['ours']:.1f}")
     print(f"largest difference {np.abs(results['ours'] - results['usual']).max():.1e}")
 

@@ -78,17 +78,19 @@ class Statements:
         all form and rhythm statements: there 0 means present. A purely diagnostic statement with 0, and any with less
         than 50, is uncertain. ValueError when the text is not a dict of numbers.
         """
+        present = {}
+        for code, likelihood in self.likelihoods(text).items():
+            sure = likelihood >= CERTAIN or (likelihood == 0 and code not in self.unlikely_without_value)
+            present[code] = True if sure else None
+        return present
+
+    def likelihoods(self, text):
+        """Code -> likelihood in percent, of the codes that the table knows."""
         try:
             codes = ast.literal_eval(text)
-            likelihoods = {str(code): float(likelihood) for code, likelihood in codes.items()}
+            return {str(code): float(likelihood) for code, likelihood in codes.items() if code in self.names}
         except (ValueError, SyntaxError, TypeError, AttributeError, RecursionError, MemoryError):
             raise ValueError("scp_codes is not a dict of likelihoods") from None
-        present = {}
-        for code, likelihood in likelihoods.items():
-            if code in self.names:
-                sure = likelihood >= CERTAIN or (likelihood == 0 and code not in self.unlikely_without_value)
-                present[code] = True if sure else None
-        return present
 
 
 def annotate(row, statements):
@@ -97,10 +99,11 @@ def annotate(row, statements):
     Returns
     -------
     dict
-        Attribute type of ECG-QA -> {finding: True or None}; under "codes" the SCP codes themselves.
+        Attribute type of ECG-QA -> {finding: True or None}; under "codes" the SCP codes themselves, under "likelihoods"
+        what PTB-XL says of each.
     """
     codes = statements.read(row["scp_codes"])
-    found = {"codes": codes, "scp_code": {}, "scp_class": {}}
+    found = {"codes": codes, "likelihoods": statements.likelihoods(row["scp_codes"]), "scp_code": {}, "scp_class": {}}
     for code, state in codes.items():
         merge(found["scp_code"], statements.names[code], state)
     for diagnostic_class, name in CLASSES.items():

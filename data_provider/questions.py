@@ -42,6 +42,7 @@ QUERY = {
     "extra_systole": (128, "Which kinds of extra beats can be seen in this ECG?"),
 }
 NONE = "none"
+FOR_BALANCE, ASKED_ENOUGH = "for balance", "as the ECG is asked enough"
 
 
 def make_questions(ecgs, statements, questions_per_ecg=12, min_positives=5, seed=0):
@@ -64,13 +65,13 @@ def make_questions(ecgs, statements, questions_per_ecg=12, min_positives=5, seed
     items : dict
         Split -> list of QA items.
     counts : dict
-        What was left out, and why.
+        Reason -> how many possible questions were not asked.
     """
     by_split = defaultdict(list)
     for ecg in sorted(ecgs, key=lambda ecg: ecg.ecg_id):
         by_split[ecg.split].append(ecg)
     asked = _asked_findings(by_split["train"], statements, min_positives)
-    items, counts, question_ids = {}, {"too_frequent_answer": Counter(), "asked_enough": Counter()}, {}
+    items, counts, question_ids = {}, {FOR_BALANCE: 0, ASKED_ENOUGH: 0}, {}
     for split in ("train", "valid", "test"):
         chosen = []
         for question_type, quota in QUOTAS.items():
@@ -79,7 +80,7 @@ def make_questions(ecgs, statements, questions_per_ecg=12, min_positives=5, seed
             chosen += _balance(groups, limit, question_type, random.Random(f"{seed} {split} {question_type}"), counts)
         items[split] = [_item(number, *entry, question_ids) for number, entry in enumerate(chosen)]
         check_balance(items[split])
-    return items, {reason: dict(count) for reason, count in counts.items()}
+    return items, counts
 
 
 def check_balance(items, most_frequent=MOST_FREQUENT):
@@ -98,7 +99,7 @@ def _asked_findings(train, statements, min_positives):
     counts = defaultdict(Counter)
     for ecg in train:
         for kind, findings in ecg.found.items():
-            if kind != "codes":
+            if kind in VERIFY:
                 counts[kind].update(name for name, state in findings.items() if state)
     return {kind: sorted(name for name, count in counts[kind].items() if count >= min_positives) for kind in VERIFY}
 
@@ -166,12 +167,12 @@ def _balance(groups, limit, question_type, rng, counts):
         free = {}
         for answer, ecgs in sorted(answers.items()):
             open_ecgs = [ecg for ecg in ecgs if used[ecg.ecg_id] < limit]
-            counts["asked_enough"][question_type] += len(ecgs) - len(open_ecgs)
+            counts[ASKED_ENOUGH] += len(ecgs) - len(open_ecgs)
             rng.shuffle(open_ecgs)
             free[answer] = sorted(open_ecgs, key=lambda ecg: used[ecg.ecg_id])
         most = _second(free)
         for answer, ecgs in free.items():
-            counts["too_frequent_answer"][question_type] += max(0, len(ecgs) - most)
+            counts[FOR_BALANCE] += max(0, len(ecgs) - most)
             for ecg in sorted(ecgs[:most], key=lambda ecg: ecg.ecg_id):
                 used[ecg.ecg_id] += 1
                 yield template, text, question_type, kind, attribute, answer, ecg

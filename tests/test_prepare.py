@@ -8,9 +8,11 @@ from collections import Counter, defaultdict
 import pytest
 
 from data_provider.annotations import SUPRAVENTRICULAR, VENTRICULAR, Statements, annotate
+from data_provider.card import summary
+from data_provider.downloads import read_table
 from data_provider.manifests import read_manifest, record_paths
-from data_provider.prepare import main, prepare_ptbxl, summary
-from data_provider.ptbxl import COLUMNS, background, read_table
+from data_provider.prepare import main, prepare_ptbxl
+from data_provider.ptbxl import COLUMNS, background
 from data_provider.questions import check_balance
 from tests.shared import SHARED, needs_shared
 from tests.wfdb_maker import STATEMENTS, write_ptbxl
@@ -52,7 +54,7 @@ def test_every_row_of_the_real_table_is_accounted_for(tmp_path):
     assert card["records"]["rows"] == 21_837 and card["records"]["used"] == 450
     assert card["records"]["left_out"] == {"not on disk": 21_387}
     assert card["records"]["by_split"] == {"train": 317, "valid": 71, "test": 62}
-    assert "21,837 rows: 450 used" in summary(card) and "21,387 left out: not on disk" in summary(card)
+    assert "21,837 rows: 450 with a record" in summary(card) and "21,387 left out: not on disk" in summary(card)
     for items in manifests(tmp_path).values():
         check_balance(items)
         assert {item["question_type"] for item in items} == {"single-verify", "single-choose", "single-query"}
@@ -225,5 +227,5 @@ def test_the_command_runs(tmp_path):
     root = write_ptbxl(tmp_path / "root", rows())
     command = [sys.executable, "-m", "data_provider.prepare", "ptbxl", "--root", root, "--out", tmp_path / "out"]
     done = subprocess.run([*command, "--name", "demo"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert "120 rows: 120 used" in done.stdout
-    assert (tmp_path / "out/demo_dataset_card.json").is_file() and manifests(tmp_path / "out", "demo")["train"]
+    assert "120 rows: 120 with" in done.stdout
+    assert (tmp_path / "out/ecgqa/demo/dataset_card.json").is_file() and manifests(tmp_path / "out", "demo")["train"]
