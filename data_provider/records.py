@@ -1,15 +1,22 @@
-"""Any ECG file -> `Record`: millivolts, leads in standard order, sampling rate, notes on what was done for it."""
+"""Any ECG file -> `Record`: millivolts, leads in standard order, sampling rate, notes on what was done for it.
 
+python -m data_provider.records FILE [--out F.npy] [--plot F.png]
+"""
+
+import argparse
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 
 from data_provider.leads import LEADS, choose_leads, complete_leads
+from data_provider.other_files import read_other
 from data_provider.wfdb_files import read_wfdb, record_file
-from utils.tools import UserError
+from utils.tools import UserError, entry_point, write_atomically
 
 __all__ = ["LEADS", "Record", "RecordError", "read_record", "record_file"]
 
+IMPLAUSIBLE_MV = 10.0
 UNIT_IN_MV = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "nv": 1e-6}
 
 
@@ -45,44 +52,124 @@ class Record:
     path: str
 
 
-def read_record(path, lead_order="name"):
+def read_record(path, lead_order="name", sample_rate=None, units=None, leads=None):
     """Read a record.
 
     Parameters
     ----------
     path : str or Path
-        With or without extension.
+        A WFDB record with or without extension, or a file of another format (see `data_provider.other_files`).
     lead_order : {"name", "file"}
         Find leads by their names, or take the first twelve signals as they come.
+    sample_rate, units, leads : optional
+        Hz, "mV" | "uV" | "V" and names, for files that don't say.
 
     Raises
     ------
     RecordError
         Anything wrong with the file.
     """
-    signal, sample_rate, notes = read_millivolts(path, lead_order)
-    return Record(signal.astype(np.float32), sample_rate, tuple(notes), str(path))
+    signal, sample_rate, notes = read_millivolts(path, lead_order, None, sample_rate, units, leads)
+    return Record(signal.astype(np.float32), sample_rate, (*notes, *oddities(signal)), str(path))
 
 
-def read_millivolts(path, lead_order="name", workspace=None):
+def read_millivolts(path, lead_order="name", workspace=None, sample_rate=None, units=None, leads=None):
     """As `read_record`, but (float64 mV [12, T], rate, notes): the published codes rest on scaling from float64.
 
     With a ``workspace`` the array is good until the next record is read into it.
     """
     try:
-        names, units, columns, sample_rate, notes = read_wfdb(path, workspace)
+        file = record_file(path)
+        if file.suffix == ".hea":
+            names, units, columns, sample_rate, notes = read_wfdb(file, workspace)
+        else:
+            names, units, columns, sample_rate, notes = read_other(file, sample_rate, units, leads)
         rows = choose_leads(names, lead_order)
         for row in rows.values():
             scale = UNIT_IN_MV.get(units[row].strip().lower())
             if scale is None:
-                raise ValueError(f"lead {names[row]} is in {units[row]}, not in volts")
+                raise ValueError(f"lead {names[row]} is in {units[row] or 'unknown units'}, not in volts")
             if scale != 1:
                 columns[row] *= scale
         signal, derived = complete_leads(columns, rows)
     except ValueError as error:
         raise RecordError(path, str(error)) from error
+    except OSError as error:
+        raise RecordError(path, f"cannot be read ({error.strerror or error})") from error
     if derived:
         notes = [*notes, f"derived from other limb leads: {', '.join(derived)}"]
-    if lead_order == "file" and len(names) > len(LEADS):
-        notes = [*notes, f"first 12 of {len(names)} signals by position"]
+    if len(names) > len(LEADS):
+        which = "by position" if lead_order == "file" else "by name"
+        notes = [*notes, f"12 of {len(names)} signals taken {which}"]
     return signal, sample_rate, notes
+
+
+def oddities(signal):
+    """Warnings about a signal in mV: flat leads, missing samples, amplitudes that no heart makes."""
+    notes = []
+    low, high = np.fmin.reduce(signal, axis=1), np.fmax.reduce(signal, axis=1)
+    flat = [lead for lead, span in zip(LEADS, high - low, strict=True) if not span > 0]
+    if flat:
+        notes.append(f"flat: {', '.join(flat)}")
+    missing = float(np.isnan(signal).mean())
+    if missing:
+        notes.append(f"{missing:.2%} of the samples are missing")
+    largest = float(np.fmax.reduce(np.abs([low, high]), axis=None))
+    if largest > IMPLAUSIBLE_MV:
+        notes.append(f"implausible amplitude: up to {largest:.3g} mV")
+    return notes
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(prog="python -m data_provider.records", description="Say what is in an ECG file.")
+    add = parser.add_argument
+    add("file")
+    add("--out", metavar="F.npy", help="save the signal: float32 mV [12, T]; with --window all [N, 12, 5000]")
+    add("--plot", metavar="F.png", help="draw it on ECG paper")
+    add("--window", choices=("first", "centre", "all"), help="10 s at 500 Hz of it, or all of them in turn")
+    add("--lead-order", choices=("name", "file"), default="name", help="find leads by name or by position")
+    add("--sample-rate", type=float, metavar="HZ", help="for files that don't say")
+    add("--units", choices=("mV", "uV", "V"), help="for files that don't say")
+    add("--leads", type=lambda text: text.split(","), metavar="I,II,...", help="in the file's order, likewise")
+    return parser
+
+
+@entry_point
+def main(argv):
+    options = build_parser().parse_args(argv)
+    record = read_record(options.file, options.lead_order, options.sample_rate, options.units, options.leads)
+    samples = record.signal.shape[1]
+    print(f"{options.file}: {samples} samples at {record.sample_rate:g} Hz, {samples / record.sample_rate:g} s")
+    print("lead    min mV  max mV  first")
+    for lead, row in zip(LEADS, record.signal, strict=True):
+        print(f"{lead:4} {np.fmin.reduce(row):9.3f} {np.fmax.reduce(row):7.3f} {row[0]:7.4f}")
+    for note in record.notes:
+        print(f"note: {note}")
+    signal, rate = record.signal, record.sample_rate
+    if options.window:
+        from data_provider.signal import SignalPolicy, fit_signal, fit_windows
+
+        if options.window == "all":
+            signal = fit_windows(record, SignalPolicy())
+            print(f"{len(signal)} windows of 10 s at 500 Hz")
+        else:
+            signal = fit_signal(record, SignalPolicy(crop=options.window))
+            print(f"{options.window} 10 s at 500 Hz")
+        rate = 500.0
+    if options.out:
+        write_atomically(options.out, lambda temporary: _save(temporary, signal))
+        print(f"saved {options.out}: float32 {list(signal.shape)} mV")
+    if options.plot:
+        from utils.plots import plot_ecg
+
+        plot_ecg(options.plot, signal[0] if signal.ndim == 3 else signal, rate, title=Path(options.file).name)
+        print(f"drawn {options.plot}")
+
+
+def _save(path, signal):
+    with open(path, "wb") as file:
+        np.save(file, signal)
+
+
+if __name__ == "__main__":
+    main()

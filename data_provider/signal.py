@@ -88,6 +88,16 @@ def fit_signal(record, policy):
     return _fit(record.signal, record.sample_rate, record.path, policy).astype(np.float32)
 
 
+def fit_windows(record, policy):
+    """Every full window of a record in turn: float32 mV [N, 12, samples]; at least one, see `fit_signal`."""
+    step = policy.samples * record.sample_rate / policy.sample_rate
+    windows = []
+    for number in range(max(1, int(record.signal.shape[1] / step + 1e-9))):
+        part = record.signal[:, round(number * step) :]
+        windows.append(fit_signal(dataclasses.replace(record, signal=part), dataclasses.replace(policy, crop="first")))
+    return np.stack(windows)
+
+
 def load_signal(path, policy, out=None):
     """Read, fit and standardise the record at ``path``.
 
