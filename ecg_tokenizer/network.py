@@ -1,15 +1,15 @@
 """The tokenizer's default network: cheap ends, all the thought at the code rate.
 
 The signal is cut into one patch a code (16 samples x 12 leads for 313 codes); each position sees its patch and half of
-each neighbour's, all leads at once. A transformer over the positions (rotary positions, so that any length works)
-decides what the code should say, the quantiser writes it down, a mirrored transformer reads it, and overlapping patches
-are added up to the signal again. Nothing runs at the sampling rate, which is what makes it fast on a CPU.
+each neighbour's, all leads at once. Convolutional blocks along the positions decide what the code should say, the
+quantiser writes it down, the same kind of blocks read it, and overlapping patches are added up to the signal again.
+Nothing runs at the sampling rate, which is what makes it fast on a CPU. Why this and not something else:
+EXPERIMENTS.md.
 """
 
 import math
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -28,16 +28,16 @@ class NetworkConfig:
     codebook_size: int = 1296
     codes_per_ecg: int = 313
     width: int = 128
-    heads: int = 4
     encoder_depth: int = 4
     decoder_depth: int = 4
+    kernel: int = 9
 
 
 def build_network(config):
     """The network of a `NetworkConfig`, with fresh weights.
 
-    All have ``encode(x [B, 12, 5000]) -> z [B, F, dim]``, ``quantizer(z) -> values, codes, loss``, and
-    ``decode(values) -> [B, 12, 5000]``.
+    All have ``encode(x [B, 12, 5000]) -> z [B, F, dim]``, ``quantizer(z) -> values, codes, loss``,
+    ``decode(values) -> [B, 12, 5000]``, and ``hidden_matrices()``, the parameters that Muon trains.
     """
     if config.architecture == "published":
         from ecg_tokenizer.published import PublishedNetwork
@@ -47,7 +47,7 @@ def build_network(config):
 
 
 class DefaultNetwork(nn.Module):
-    """Patch stem, transformer, quantiser, transformer, patch head."""
+    """Patch stem, blocks, quantiser, blocks, patch head."""
 
     def __init__(self, config):
         super().__init__()
@@ -56,10 +56,10 @@ class DefaultNetwork(nn.Module):
         self.quantizer = make_quantizer(config.quantizer, config.levels, config.codebook_size)
         width, wide_patch = config.width, LEADS * 2 * self.patch
         self.stem = nn.Linear(wide_patch, width)
-        self.encoder = Transformer(width, config.heads, config.encoder_depth)
+        self.encoder = blocks(width, config.kernel, config.encoder_depth)
         self.to_code = nn.Linear(width, self.quantizer.dim)
         self.from_code = nn.Linear(self.quantizer.dim, width)
-        self.decoder = Transformer(width, config.heads, config.decoder_depth)
+        self.decoder = blocks(width, config.kernel, config.decoder_depth)
         self.head = nn.Linear(width, wide_patch)
 
     def encode(self, x):
@@ -79,52 +79,26 @@ class DefaultNetwork(nn.Module):
         left = self.patch // 2
         return whole[..., left : left + SAMPLES]
 
+    def hidden_matrices(self):
+        """The matrices between the ends."""
+        return [p for part in (self.encoder, self.decoder) for p in part.parameters() if p.ndim == 2]
 
-class Transformer(nn.Module):
-    """Pre-norm transformer blocks with rotary positions (Su et al., arXiv 2104.09864), attention in both directions."""
 
-    def __init__(self, width, heads, depth):
-        super().__init__()
-        self.head_width = width // heads
-        self.blocks = nn.ModuleList([Block(width, heads) for _ in range(depth)])
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, h):
-        turns = rotations(h.shape[1], self.head_width, h.device)
-        for block in self.blocks:
-            h = block(h, turns)
-        return self.norm(h)
+def blocks(width, kernel, depth):
+    """A stack of blocks with a norm at its end, [B, F, width] -> the same."""
+    return nn.Sequential(*[Block(width, kernel) for _ in range(depth)], nn.LayerNorm(width))
 
 
 class Block(nn.Module):
-    """Attention, then an MLP of four times the width."""
+    """Mix along the positions (a convolution in each channel), then along the channels (an MLP), each added."""
 
-    def __init__(self, width, heads):
+    def __init__(self, width, kernel):
         super().__init__()
-        self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
+        self.mix = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
         self.up = nn.Linear(width, 4 * width)
         self.down = nn.Linear(4 * width, width)
 
-    def forward(self, h, turns):
-        qkv = self.qkv(self.norm1(h)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k, v = rotate(qkv[0], turns), rotate(qkv[1], turns), qkv[2]
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        h = h + self.out(mixed.transpose(1, 2).flatten(2))
+    def forward(self, h):
+        h = h + self.mix(self.norm1(h).transpose(1, 2)).transpose(1, 2)
         return h + self.down(F.gelu(self.up(self.norm2(h))))
-
-
-def rotations(length, width, device):
-    """Cosines and sines of the rotary angles, [2, length, width / 2]."""
-    frequencies = 10_000.0 ** (-torch.arange(0, width, 2, device=device, dtype=torch.float32) / width)
-    angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequencies
-    return torch.stack([angles.cos(), angles.sin()])
-
-
-def rotate(x, turns):
-    """Rotate the two halves of the last dimension against each other, by an angle that grows with the position."""
-    a, b = x.chunk(2, -1)
-    cos, sin = turns.to(x.dtype)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)

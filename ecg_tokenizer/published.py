@@ -27,6 +27,10 @@ class PublishedNetwork(nn.Module):
         """Signals [B, 12, 5000] -> what the quantiser rounds, [B, 313, 4]."""
         return self.enc(x)
 
+    def hidden_matrices(self):
+        """None: AdamW trains all of it, as published."""
+        return ()
+
     def decode(self, values):
         """Quantised values [B, 313, 4] -> signals [B, 12, 5000]."""
         return self.dec(values)

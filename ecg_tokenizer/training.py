@@ -9,6 +9,7 @@ import torch
 
 from data_provider.data_factory import epoch_steps
 from ecg_tokenizer.codec import config_to_json
+from ecg_tokenizer.muon import Muon
 from ecg_tokenizer.quantizers import code_use
 from ecg_tokenizer.weights import CHECKPOINT_FILE, write_checkpoint, write_folder
 from utils.tools import UserError, write_atomically
@@ -55,8 +56,8 @@ def train(run, network, log, resume):
     from tqdm import tqdm
 
     s = run.settings
-    optimizer = torch.optim.AdamW(network.parameters(), lr=s.lr, betas=(0.9, 0.95), weight_decay=0.01)
-    progress, figures = _restore(run, network, optimizer) if resume else (Progress(), {})
+    optimizers = make_optimizers(network, s.lr)
+    progress, figures = _restore(run, network, optimizers) if resume else (Progress(), {})
     steps_per_epoch = math.ceil(len(run.train) / s.batch)
     last_step, begun = steps_per_epoch * s.epochs, time.monotonic() - progress.seconds
     bar = tqdm(total=last_step, initial=progress.step, desc="tokenizer", unit="step")
@@ -65,8 +66,8 @@ def train(run, network, log, resume):
         epoch, number = divmod(progress.step, steps_per_epoch)
         if steps_of != epoch:
             steps, steps_of = epoch_steps(len(run.train), s.batch, s.seed, epoch), epoch
-        rate = s.lr * learning_rate(done)
-        mse = _train_step(run, network, optimizer, steps[number], rate, progress.step)
+        rate = learning_rate(done)
+        mse = _train_step(run, network, optimizers, steps[number], rate, progress.step)
         progress.step += 1
         progress.seconds = time.monotonic() - begun
         done = share_done(progress, last_step, s)
@@ -75,15 +76,29 @@ def train(run, network, log, resume):
         bar.update()
         bar.set_postfix(loss=f"{mse:.4f}", PRDN=f"{100 * math.sqrt(mse):.1f}%")
         if progress.step % 10 == 0 or progress.step == 1:
-            row = {"step": progress.step, "epoch": epoch, "samples": progress.step * s.batch, "loss": mse, "lr": rate}
-            log.log(**row, prdn=100 * math.sqrt(mse), seconds=round(progress.seconds, 2))
+            row = {"step": progress.step, "epoch": epoch, "samples": progress.step * s.batch, "loss": mse}
+            log.log(**row, prdn=100 * math.sqrt(mse), lr=s.lr * rate, seconds=round(progress.seconds, 2))
         if progress.step % s.val_every == 0 or done >= 1:
             figures = _validate_and_keep(run, network, log, progress, epoch, figures, bar)
             progress.seconds = time.monotonic() - begun
         if progress.step % s.save_steps == 0:
-            _save_state(run, network, optimizer, progress, figures)
+            _save_state(run, network, optimizers, progress, figures)
     bar.close()
     return progress, figures
+
+
+def make_optimizers(network, lr):
+    """Muon for the hidden layers' matrices, AdamW for all else (for the published network: for all)."""
+    matrices = list(network.hidden_matrices())
+    others = {id(matrix) for matrix in matrices}
+    rest = [parameter for parameter in network.parameters() if id(parameter) not in others]
+    optimizers = [torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), weight_decay=0.01)]
+    if matrices:
+        optimizers.append(Muon(matrices, lr=10 * lr))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak"] = group["lr"]
+    return optimizers
 
 
 def share_done(progress, last_step, s):
@@ -135,12 +150,10 @@ def validate(network, signals, device, dtype):
     }
 
 
-def _train_step(run, network, optimizer, chosen, rate, step):
-    """One step over the ECGs ``chosen``; returns the mean squared error."""
+def _train_step(run, network, optimizers, chosen, rate, step):
+    """One step over the ECGs ``chosen`` at ``rate`` times the peak learning rates; returns the mean squared error."""
     # The randomness (a learned codebook's k-means and revived codes) belongs to the step, so a resumed run repeats it.
     torch.manual_seed(run.settings.seed * 1_000_003 + step)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
     x = torch.from_numpy(run.train[chosen]).to(run.device)
     recon, _, quantizer_loss = reconstruct(network, x, run.dtype)
     mse = (recon - x).square().mean()
@@ -150,8 +163,11 @@ def _train_step(run, network, optimizer, chosen, rate, step):
         names = ", ".join(run.train_names[index] for index in chosen)
         raise UserError(f"the loss is {value} at step {step + 1}; its records: {names}; a lower LR may help")
     torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["peak"]
+        optimizer.step()
+        optimizer.zero_grad()
     return value
 
 
@@ -178,22 +194,23 @@ def figures_text(figures, n_codes):
     )
 
 
-def _save_state(run, network, optimizer, progress, figures):
+def _save_state(run, network, optimizers, progress, figures):
     state = {
         "model": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "progress": vars(progress),
         "figures": figures,
     }
     write_atomically(run.folder / STATE_FOLDER / STATE_FILE, lambda temporary: torch.save(state, temporary))
 
 
-def _restore(run, network, optimizer):
+def _restore(run, network, optimizers):
     path = run.folder / STATE_FOLDER / STATE_FILE
     try:
         state = torch.load(path, map_location=run.device, weights_only=True)
         network.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         progress = Progress(**state["progress"])
     except Exception as error:
         raise UserError(f"{path}: the saved state cannot be loaded ({error}); RESUME=false starts over") from error

@@ -78,8 +78,8 @@ def test_a_killed_run_goes_on_bit_for_bit(trained, words, tmp_path):
     # The same settings: stopped after the save at step 4, then on.
     script = (
         "import sys, os; from ecg_tokenizer import training; save = training._save_state\n"
-        "def kill(run, network, optimizer, progress, figures):\n"
-        "    save(run, network, optimizer, progress, figures)\n"
+        "def kill(run, network, optimizers, progress, figures):\n"
+        "    save(run, network, optimizers, progress, figures)\n"
         "    if progress.step == 4: os.kill(os.getpid(), 9)\n"
         "training._save_state = kill\n"
         "from ecg_tokenizer.tokenizer import main; main(sys.argv[1:])"
