@@ -5,17 +5,17 @@ import dataclasses
 import os
 from collections import Counter, defaultdict
 
-from data_provider.records import RecordError
+from data_provider.records import TOO_SHORT, UNREADABLE, RecordError
 from data_provider.wfdb_files import check_wfdb, record_file
 from utils.tools import UserError, sha256_file
 
 SPLITS = ("train", "valid", "test")
 CHECKS = ("none", "headers", "signals")
 SECONDS = 10  # what the stages need of a record
-NOT_ON_DISK, UNREADABLE, TOO_SHORT = "not on disk", "unreadable", "shorter than 10 s"
+NOT_ON_DISK = "not on disk"
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class Ecg:
     """One row of a data set's table: ids, split, record path, texts, and findings (see `annotations.annotate`)."""
 

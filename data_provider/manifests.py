@@ -65,9 +65,14 @@ def check_records_exist(items, root, manifest_path):
 
 def write_manifest(path, items):
     """Write the items as JSON, one item a line, atomically."""
-    lines = ",\n".join(json.dumps(item, ensure_ascii=False) for item in items)
-    text = f"[\n{lines}\n]\n" if items else "[]\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+    def write(temporary):
+        with open(temporary, "w", encoding="utf-8") as file:
+            for number, item in enumerate(items):
+                file.write((",\n" if number else "[\n") + json.dumps(item, ensure_ascii=False))
+            file.write("\n]\n" if items else "[]\n")
+
+    write_atomically(path, write)
 
 
 def path_fault(path):

@@ -4,6 +4,7 @@ python -m data_provider.prepare ptbxl --root DIR --out dataset [--ecgqa DIR]
 """
 
 import argparse
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from data_provider.card import by_type, summary, write_data_set
 from data_provider.downloads import CHECKS, SPLITS, twin_groups
 from data_provider.ecgqa import WORDINGS, EcgQa, map_samples
 from data_provider.leaks import HeldOut
+from data_provider.mimic import JOINS, MEASUREMENTS, RECORDS, read_mimic
 from data_provider.ptbxl import STATEMENTS, TABLE, read_ptbxl
+from data_provider.quality import check_signals, quality_summary
 from data_provider.questions import make_questions
 from data_provider.reports import compose_report, read_reports
 from utils.tools import entry_point, sha256_file
@@ -19,20 +22,7 @@ from utils.tools import entry_point, sha256_file
 NO_TEXT = "no text"
 
 
-def prepare_ptbxl(
-    root,
-    out,
-    name="ptbxl",
-    ecgqa=None,
-    questions="template",
-    report_source="original",
-    check="headers",
-    limit=None,
-    questions_per_ecg=12,
-    min_positives=5,
-    seed=0,
-    rate=500,
-):
+def prepare_ptbxl(root, out, name="ptbxl", report_source="original", rate=500, **common):
     """Write the manifests of a PTB-XL download, or of one in its layout.
 
     Parameters
@@ -41,57 +31,116 @@ def prepare_ptbxl(
         The download; where the manifests go.
     name : str
         Name of the data set: ``OUT/report/NAME``, ``OUT/ecgqa/NAME``.
-    ecgqa : str or Path, optional
-        A copy of ECG-QA. Its samples and splits are used then (a report goes where its patient is); without one,
-        questions are made from the annotations and the splits are PTB-XL's folds.
-    questions : {"template", "paraphrased"}
-        Which of ECG-QA's wordings.
     report_source : "original", "scp", or a CSV file
         PTB-XL's text, English sentences from its annotations, or a table of ``ecg_id`` and text.
-    check : {"none", "headers", "signals"}
-        How closely each record is looked at.
-    limit : int, optional
-        Use only the first so many records on disk.
-    questions_per_ecg, min_positives, seed
-        See `data_provider.questions.make_questions`.
     rate : {500, 100}
         Which of PTB-XL's two versions of each record.
+    common
+        See `Options`.
 
     Returns
     -------
     card : dict
         What is written to the data set's card.
     """
-    root, out = Path(root), Path(out)
-    copy = EcgQa(ecgqa, "ptbxl", questions) if ecgqa else None
+    root, options = Path(root), Options(**common)
     texts = read_reports(report_source) if report_source not in ("original", "scp") else None
-    download, statements = read_ptbxl(root, check, {500: "filename_hr", 100: "filename_lr"}[rate], limit)
-    twins = twin_groups(root, download) if check != "none" else []
+    copy = options.copy_of("ptbxl")
+    column = {500: "filename_hr", 100: "filename_lr"}[rate]
+    download, statements = read_ptbxl(root, options.check, column, options.limit)
     sources = {file: sha256_file(root / file) for file in (TABLE, STATEMENTS)}
     for ecg in download.ecgs.values():
         if report_source == "scp":
             ecg.report = compose_report(ecg.found, statements)
         elif texts is not None:
             ecg.report = texts.get(ecg.ecg_id, "")
-    rules = {"report_source": report_source if texts is None else "table", "check": check, "rate": rate}
-    card = {"sources": sources, "records": None, "rules": rules, "twins": twins if check != "none" else None}
     if texts is not None:
         sources["reports"] = sha256_file(report_source)
+    rules = {"report_source": report_source if texts is None else "table", "rate": rate}
+    rules |= {"splits": "strat_fold 1-8 train, 9 valid, 10 test"}
+    rules["statements"] = "likelihood 50 and more: present; 0: present unless purely diagnostic; others: not asked"
+    return _prepare(root, out, name, download, statements, copy, sources, rules, options)
+
+
+def prepare_mimic(root, out, name="mimic-iv-ecg", report_join="sentences", **common):
+    """Write the manifests of a MIMIC-IV-ECG download; their records lie below its folder ``files``.
+
+    Parameters
+    ----------
+    root, out, name, common
+        As for `prepare_ptbxl`.
+    report_join : {"sentences", "published"}
+        See `data_provider.mimic`.
+
+    Returns
+    -------
+    card : dict
+    """
+    root, options = Path(root), Options(**common)
+    copy = options.copy_of("mimic-iv-ecg")
+    download, statements = read_mimic(root, options.check, options.limit, report_join, options.seed)
+    sources = {file: sha256_file(root / file) for file in (RECORDS, MEASUREMENTS)}
+    rules = {"report_join": report_join, "splits": "by patient: SHA-256 of seed and subject_id, 80/10/10 %"}
+    rules["statements"] = "machine statements; possible, probable, consider, borderline: not asked"
+    return _prepare(root / "files", out, name, download, statements, copy, sources, rules, options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is common to all data sets.
+
+    Attributes
+    ----------
+    ecgqa : str or Path, optional
+        A copy of ECG-QA. Its samples and splits are used then (a report goes where its patient is); without one,
+        questions are made from the annotations.
+    questions : {"template", "paraphrased"}
+        Which of ECG-QA's wordings.
+    check : {"none", "headers", "signals"}
+        How closely each record is looked at; "signals" also writes ``OUT/NAME/quality.csv``.
+    workers : int
+        Processes that check signals.
+    limit : int, optional
+        Use only the first so many records on disk.
+    questions_per_ecg, min_positives, seed
+        See `data_provider.questions.make_questions`.
+    """
+
+    ecgqa: str | Path | None = None
+    questions: str = "template"
+    check: str = "headers"
+    workers: int = 0
+    limit: int | None = None
+    questions_per_ecg: int = 12
+    min_positives: int = 5
+    seed: int = 0
+
+    def copy_of(self, data_set):
+        """The copy of ECG-QA for a data set, looked at before anything long; None without one."""
+        return EcgQa(self.ecgqa, data_set, self.questions) if self.ecgqa else None
+
+
+def _prepare(records, out, name, download, statements, copy, sources, rules, options):
+    """What comes after a download's tables are read. ``records`` is the folder that record paths start from."""
+    out = Path(out)
+    if options.check == "signals":
+        check_signals(records, download, out / name / "quality.csv", options.workers)
+    twins = twin_groups(records, download) if options.check != "none" else []
+    rules = {**rules, "check": options.check, "seed": options.seed}
+    card = {"sources": sources, "records": None, "rules": rules, "twins": twins if options.check != "none" else None}
     if copy:
         held_out = split_like(copy, download, twins)
         items, card["questions"], card["notes"] = map_copy(copy, download, held_out)
         sources.update(copy.hashes())
-        rules |= {"splits": "ECG-QA's; other ECGs where their patient is, else train", "questions": questions}
+        rules |= {"splits": "ECG-QA's; other ECGs where their patient is, else train", "questions": copy.questions}
     else:
-        held_out = HeldOut([e.ecg_id for e in download.ecgs.values() if e.split != "train"], download.patients, twins)
-        trainable = [e for e in download.ecgs.values() if e.split != "train" or not held_out.reason(e.ecg_id)]
-        items, not_asked = make_questions(trainable, statements, questions_per_ecg, min_positives, seed)
+        ecgs = download.ecgs.values()
+        held_out = HeldOut([ecg.ecg_id for ecg in ecgs if ecg.split != "train"], download.patients, twins)
+        trainable = [ecg for ecg in ecgs if ecg.split != "train" or not held_out.reason(ecg.ecg_id)]
+        limits = {"questions_per_ecg": options.questions_per_ecg, "min_positives": options.min_positives}
+        items, card["questions_not_asked"] = make_questions(trainable, statements, **limits, seed=options.seed)
         card["questions"] = {split: {"kept": by_type(items[split])} for split in SPLITS}
-        card["questions_not_asked"] = not_asked
-        rules |= {"splits": "strat_fold 1-8 train, 9 valid, 10 test", "questions_per_ecg": questions_per_ecg}
-        rules |= {"min_positives": min_positives, "seed": seed}
-        rules["statements"] = "likelihood 50 and more: present; 0: present unless purely diagnostic; others: not asked"
-        rules["balance"] = "no answer of a question more often than the next frequent one"
+        rules |= {**limits, "balance": "no answer of a question more often than the next frequent one"}
     card["records"] = download.counts()
     reports, card["reports"] = report_items(download, held_out)
     return write_data_set(out, name, reports, items, card, download.patients, twins)
@@ -147,29 +196,36 @@ def report_items(download, held_out):
 
 def build_parser():
     parser = argparse.ArgumentParser(prog="python -m data_provider.prepare", description=__doc__.splitlines()[0])
-    sets = parser.add_subparsers(dest="dataset", required=True)
+    sets = parser.add_subparsers(dest="data_set", required=True)
     ptbxl = sets.add_parser("ptbxl", help="PTB-XL, or a data set in its layout")
     ptbxl.add_argument("--root", required=True, help="the download: holds ptbxl_database.csv and records500/")
+    ptbxl.add_argument("--name", default="ptbxl", help="name of the data set in the manifests' paths")
     ptbxl.add_argument("--report-source", default="original", help="original, scp, or a CSV file (ecg_id, text)")
-    ptbxl.add_argument("--questions-per-ecg", type=int, default=12, help="most questions about one ECG")
-    ptbxl.add_argument("--min-positives", type=int, default=5, help="training ECGs a finding needs to be asked about")
     ptbxl.add_argument("--rate", type=int, choices=(500, 100), default=500, help="records500 or records100")
-    for one in (ptbxl,):
+    mimic = sets.add_parser("mimic-iv-ecg", help="MIMIC-IV-ECG")
+    mimic.add_argument("--root", required=True, help="the download: holds record_list.csv and files/")
+    mimic.add_argument("--name", default="mimic-iv-ecg", help="name of the data set in the manifests' paths")
+    mimic.add_argument("--report-join", choices=JOINS, default="sentences", help="how statements become a report")
+    for one in (ptbxl, mimic):
         one.add_argument("--out", default="dataset", help="where the manifests go")
         one.add_argument("--ecgqa", help="a copy of ECG-QA's repository; without it questions come from annotations")
         one.add_argument("--questions", choices=WORDINGS, default="template", help="ECG-QA's wording")
         one.add_argument("--check", choices=CHECKS, default="headers", help="how closely records are looked at")
+        one.add_argument("--workers", type=int, default=0, help="processes that check signals")
         one.add_argument("--limit", type=int, help="use the first so many records on disk")
+        one.add_argument("--questions-per-ecg", type=int, default=12, help="most questions about one ECG")
+        one.add_argument("--min-positives", type=int, default=5, help="training ECGs a finding needs to be asked about")
         one.add_argument("--seed", type=int, default=0)
-    ptbxl.add_argument("--name", default="ptbxl", help="name of the data set in the manifests' paths")
     return parser
 
 
 @entry_point
 def main(argv):
     options = vars(build_parser().parse_args(argv))
-    options.pop("dataset")
-    print(summary(prepare_ptbxl(**options)))
+    prepare = {"ptbxl": prepare_ptbxl, "mimic-iv-ecg": prepare_mimic}[options.pop("data_set")]
+    print(summary(prepare(**options)))
+    if options["check"] == "signals":
+        print(quality_summary(Path(options["out"]) / options["name"] / "quality.csv"))
     print(f"written to {options['out']}")
 
 

@@ -16,6 +16,7 @@ from utils.tools import UserError, entry_point, write_atomically
 
 __all__ = ["LEADS", "Record", "RecordError", "read_record", "record_file"]
 
+UNREADABLE, TOO_SHORT, MISSING_SAMPLES = "unreadable", "shorter than 10 s", "missing samples"
 IMPLAUSIBLE_MV = 10.0
 UNIT_IN_MV = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "nv": 1e-6}
 
@@ -23,12 +24,12 @@ UNIT_IN_MV = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "nv": 1
 class RecordError(UserError):
     """A file that cannot be read as a 12-lead ECG; the text is the path and the fault."""
 
-    def __init__(self, path, fault):
+    def __init__(self, path, fault, kind=UNREADABLE):
         super().__init__(f"{path}: {fault}")
-        self.path, self.fault = str(path), fault
+        self.path, self.fault, self.kind = str(path), fault, kind
 
     def __reduce__(self):
-        return RecordError, (self.path, self.fault)
+        return RecordError, (self.path, self.fault, self.kind)
 
 
 @dataclasses.dataclass(frozen=True)

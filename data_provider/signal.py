@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 
 from data_provider.leads import LEADS
-from data_provider.records import RecordError, read_millivolts
+from data_provider.records import MISSING_SAMPLES, TOO_SHORT, RecordError, read_millivolts
 from data_provider.wfdb_files import Workspace
 from utils.tools import sha256_json
 
@@ -146,7 +146,9 @@ def _fit(signal, sample_rate, path, policy):
     if missing > 0:
         if policy.short == "refuse":
             seconds, needed = length / sample_rate, policy.samples / policy.sample_rate
-            raise RecordError(path, f"{seconds:g} s long, {needed:g} s are needed (SHORT_RECORDS=pad fills it up)")
+            raise RecordError(
+                path, f"{seconds:g} s long, {needed:g} s are needed (SHORT_RECORDS=pad fills it up)", TOO_SHORT
+            )
         padding = np.repeat(signal.mean(axis=1, keepdims=True), missing, axis=1)
         signal = np.concatenate([signal, padding], axis=1)
     return signal[:, : policy.samples]
@@ -161,12 +163,12 @@ def _close_gaps(signal, sample_rate, path, policy):
         if not gaps.any():
             continue
         if gaps.all():
-            raise RecordError(path, f"lead {LEADS[lead]} holds no samples")
+            raise RecordError(path, f"lead {LEADS[lead]} holds no samples", MISSING_SAMPLES)
         edges = np.flatnonzero(np.diff(np.concatenate([[False], gaps, [False]])))
         longest = (edges[1::2] - edges[::2]).max() / sample_rate
         if longest > policy.max_gap_s:
             fault = f"lead {LEADS[lead]} has a gap of {longest:.3g} s, more than {policy.max_gap_s:g} s are not filled"
-            raise RecordError(path, fault)
+            raise RecordError(path, fault, MISSING_SAMPLES)
         at = np.arange(signal.shape[1])
         signal[lead, gaps] = np.interp(at[gaps], at[~gaps], signal[lead, ~gaps])
     return signal
