@@ -1,0 +1,214 @@
+"""The stages through their real entry points, small: what a user's cluster does to a run must not change its result."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.shared import SHARED, needs_shared
+from utils.tools import REPOSITORY
+
+pytestmark = pytest.mark.slow
+ENVIRONMENT = {
+    **{key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE")},
+    "PYTHONPATH": str(REPOSITORY),
+    "DS_ACCELERATOR": "cpu",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def run(script, *words, check=True, **how):
+    """Run an entry point in a process of its own; its result, with what it printed."""
+    command = [sys.executable, *([str(REPOSITORY / script)] if script.endswith(".py") else ["-m", script]), *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, **how)
+    assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done
+
+
+def torchrun(script, *words, processes=2):
+    return run("torch.distributed.run", f"--nproc_per_node={processes}", "--master_port=0", "--rdzv_backend=c10d",
+               "--rdzv_endpoint=127.0.0.1:0", str(REPOSITORY / script), *words)  # fmt: skip
+
+
+def losses(folder, key="loss"):
+    lines = map(json.loads, (Path(folder) / "log.jsonl").read_text().splitlines())
+    return {line["step"]: line[key] for line in lines if key in line}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Simulated ECGs, manifests and a tokenizer after a few steps."""
+    folder = tmp_path_factory.mktemp("world")
+    run("data_provider.simulate", "--out", str(folder / "files"), "--patients", "60", "--seed", "3")
+    run("data_provider.prepare", "ptbxl", "--root", str(folder / "files"), "--out", str(folder), "--name", "demo")
+    run("ecg_tokenizer.tokenizer", f"ROOT_ECG={folder}/files", f"TRAIN_PATH={folder}/report/demo/train.json",
+        f"VAL_PATH={folder}/report/demo/valid.json", f"LOG_ROOT={folder}/tokenizer", "EPOCHS=1", "BATCH=8",
+        "SAVE_STEPS=1000", "VAL_EVERY=1000")  # fmt: skip
+    return folder
+
+
+def settings(world, results, **more):
+    """Settings of a small run."""
+    values = {
+        "DATASET": "demo",
+        "ROOT_PATH_ECG": world / "files",
+        "ROOT_PATH_JSON": world / "ecgqa/demo",
+        "ROOT_REPORT_JSON": world / "report/demo",
+        "TOKENIZER_PATH": world / "tokenizer/best.pt",
+        "CODES_ROOT": world / "codes",
+        "RESULTS": results,
+        "NUM_PROCESSES": 1,
+        "THREADS": 1,
+        "USE_AMP": "false",  # the losses of one process and of two agree to float32's digits
+    }
+    training = {"LORA_R": 4, "LORA_DROPOUT": 0, "BATCH_SIZE": 4, "VERBOSE_STEPS": 1, "VAL_ITEMS": 4, "SAVE_STEPS": 1000}
+    if "CKP_PATH" not in more:
+        values |= training
+    return [f"{key}={value}" for key, value in (values | more).items()]
+
+
+@pytest.fixture(scope="module")
+def pretrained(world):
+    """Twelve steps of stage 2 in one go, with LoRA and its dropout."""
+    run("run_main.py", "pretrain", *settings(world, world / "one", MAX_STEPS=12, LORA_DROPOUT=0.05))
+    return world / "one/_demo_pretrain"
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_been(world, pretrained):
+    words = settings(world, world / "killed", MAX_STEPS=12, LORA_DROPOUT=0.05, SAVE_STEPS=4)
+    command = [sys.executable, str(REPOSITORY / "run_main.py"), "pretrain", *words]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    folder = world / "killed/_demo_pretrain"
+    deadline = time.monotonic() + 300
+    while not (folder / "log.jsonl").exists() or max(losses(folder), default=0) < 6:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (folder / "resume/latest").read_text() == "step4" or max(losses(folder)) >= 8
+    done = run("run_main.py", "pretrain", *words, "RESUME=true")
+    assert "going on from step" in done.stdout
+    assert losses(folder) == losses(pretrained), "bit for bit"
+    assert losses(folder, "val_loss") == losses(pretrained, "val_loss")
+    again = run("run_main.py", "pretrain", "--plan", *words, "RESUME=true")
+    assert again.stdout.strip() == "finished"
+    other = run("run_main.py", "pretrain", *words, "RESUME=true", "LEARNING_RATE=1", check=False)
+    assert other.returncode == 2 and "other settings" in other.stderr
+
+
+def test_sigterm_saves_and_says_how_to_go_on(world):
+    words = settings(world, world / "stopped", MAX_STEPS=400)
+    command = [sys.executable, str(REPOSITORY / "run_main.py"), "pretrain", *words]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    folder = world / "stopped/_demo_pretrain"
+    deadline = time.monotonic() + 300
+    while not (folder / "log.jsonl").exists() or max(losses(folder), default=0) < 2:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert "RESUME=true goes on from here" in process.communicate(timeout=120)[1]
+    assert (folder / "resume/latest").is_file()
+
+
+def test_two_processes_train_and_answer_as_one(world, pretrained):
+    """Same global batch, same losses; same answers, none lost and none twice."""
+    common = {"TASKTYPE": "qa", "MAX_STEPS": 20, "PRETRAIN_PATH": pretrained / "checkpoint/checkpoint_epoch0"}
+    run("run_main.py", "finetune", *settings(world, world / "one", **common))
+    torchrun("run_main.py", "finetune",
+             *settings(world, world / "two", **common | {"BATCH_SIZE": 2, "NUM_PROCESSES": 2}))  # fmt: skip
+    one, two = (losses(world / name / "qa_demo_finetune") for name in ("one", "two"))
+    assert sorted(one) == list(range(1, 21)) and max(abs(one[step] - two[step]) for step in one) < 1e-4
+
+    folder = world / "one/qa_demo_finetune/checkpoint/checkpoint_epoch0"
+    common = {"TASKTYPE": "qa", "CKP_PATH": folder, "BATCH_SIZE": 8, "MAX_NEW_TOKENS": 12, "CONTROLS": "shuffled,blank"}
+    run("run_eval.py", "eval", *settings(world, world / "one", **common))
+    torchrun("run_eval.py", "eval", *settings(world, world / "two", **common | {"NUM_PROCESSES": 2}))
+    for name in ("predictions.jsonl", "predictions_shuffled.jsonl"):
+        first, second = ((world / w / "qa_demo_test" / name).read_text() for w in ("one", "two"))
+        assert first == second
+        manifest = json.loads((world / "ecgqa/demo/template_test_background.json").read_text())
+        assert [json.loads(line)["index"] for line in first.splitlines()] == list(range(len(manifest)))
+    metrics = json.loads((world / "one/qa_demo_test/metrics.json").read_text())
+    assert set(metrics["controls"]) == {"shuffled", "blank"} and metrics["count"] == len(manifest)
+    recomputed = world / "again.json"
+    run("utils.evaluation", str(world / "one/qa_demo_test/predictions.jsonl"), "--task", "qa", "--out", str(recomputed))
+    assert json.loads(recomputed.read_text()) == metrics
+
+
+def test_reports_are_trained_and_scored(world, pretrained):
+    stage_two = pretrained / "checkpoint/checkpoint_epoch0"
+    words = settings(world, world / "one", TASKTYPE="report", MAX_STEPS=3, PRETRAIN_PATH=stage_two)
+    run("run_main.py", "finetune", *words)
+    folder = world / "one/report_demo_finetune/checkpoint/checkpoint_epoch0"
+    run("run_eval.py", "eval", *settings(world, world / "one", TASKTYPE="report", CKP_PATH=folder, MAX_NEW_TOKENS=8))
+    metrics = json.loads((world / "one/report_demo_test/metrics.json").read_text())
+    assert metrics["count"] and set(metrics["floor"]) == {"nltk", "rouge", "coco"}
+
+
+BAD = {
+    "an unknown key": (["BATCHSIZE=3"], "BATCHSIZE"),
+    "a wrong value": (["LEARNING_RATE=fast"], "LEARNING_RATE"),
+    "a path that isn't there": (["TOKENIZER_PATH=/not/there"], "TOKENIZER_PATH"),
+    "a root without records": (["ROOT_PATH_ECG={empty}"], "none of the"),
+    "an empty manifest": (["ROOT_REPORT_JSON={empty_manifest}"], "is empty"),
+    "a malformed item": (["ROOT_REPORT_JSON={bad_manifest}"], "item 1"),
+    "no JSON": (["ROOT_REPORT_JSON={no_json}"], "not valid JSON"),
+    "a pickle with code": (["TOKENIZER_PATH={evil}"], "evil.pt"),
+    "not an LLM": (["LOCAL_LLM_PATH={empty}"], "not an LLM folder"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_exit_code_2(name, world, tmp_path):
+    import torch
+
+    good = json.loads((world / "report/demo/train.json").read_text())[0]
+    for folder, text in {
+        "empty": None,
+        "empty_manifest": "[]",
+        "bad_manifest": json.dumps([good, {"report": "x"}]),
+        "no_json": "{",
+    }.items():
+        (tmp_path / folder).mkdir()
+        for split in ("train", "valid") if text else ():
+            (tmp_path / folder / f"{split}.json").write_text(text)
+
+    class Evil:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "code_ran",)
+
+    torch.save({"model": Evil()}, tmp_path / "evil.pt")
+    words, expected = BAD[name]
+    here = {child.stem: child for child in tmp_path.iterdir()}
+    words = settings(world, tmp_path / "results") + ["ROOT_PATH_JSON="] + [word.format(**here) for word in words]
+    done = run("run_main.py", "pretrain", "--plan", *words, check=False)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode == 2 and len(lines) == 1 and expected in lines[0], done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "code_ran").exists()
+
+
+def test_a_checkpoint_of_another_tokenizer_is_refused_before_anything_long(world, pretrained, tmp_path):
+    run("ecg_tokenizer.tokenizer", f"ROOT_ECG={world}/files", f"TRAIN_PATH={world}/report/demo/valid.json",
+        f"VAL_PATH={world}/report/demo/valid.json", f"LOG_ROOT={tmp_path}/other", "EPOCHS=1", "SEED=9")  # fmt: skip
+    words = settings(world, world / "one", TASKTYPE="qa", PRETRAIN_PATH=pretrained / "checkpoint/checkpoint_epoch0")
+    done = run("run_main.py", "finetune", "--plan", *words, f"TOKENIZER_PATH={tmp_path}/other/best.pt", check=False)
+    assert done.returncode == 2 and "another ECG tokenizer" in done.stderr
+
+
+@needs_shared
+def test_the_authors_checkpoints_run_from_settings_to_scores(world, tmp_path):
+    """Their tokenizer, LLM adapter and words go through eval as they are."""
+    reference = SHARED / "reference"
+    words = [
+        "TASKTYPE=qa", "DATASET=demo", f"ROOT_PATH_ECG={world}/files", f"ROOT_PATH_JSON={world}/ecgqa/demo",
+        f"TOKENIZER_PATH={reference}/tokenizer/best.pt", f"LOCAL_LLM_PATH={reference}/llm_checkpoint/base_llm",
+        f"CKP_PATH={reference}/llm_checkpoint/checkpoint_epoch0_4bit.pth", "LEAD_ORDER=file", "TEST_ITEMS=4",
+        "MAX_NEW_TOKENS=4", f"RESULTS={tmp_path}", f"CODES_ROOT={tmp_path}/codes", "NUM_PROCESSES=1",
+    ]  # fmt: skip
+    run("run_eval.py", "eval", *words)
+    assert json.loads((tmp_path / "qa_demo_test/metrics.json").read_text())["count"] == 4
