@@ -3,7 +3,7 @@ whether they scored the same items."""
 
 from collections import Counter
 
-from data_provider.downloads import SPLITS
+from data_provider.inventory import SPLITS
 from data_provider.leaks import check_no_leaks
 from data_provider.manifests import write_manifest
 from utils.tools import sha256_file, write_json

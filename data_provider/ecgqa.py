@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from data_provider.downloads import SPLITS
+from data_provider.inventory import SPLITS
 from utils.tools import UserError, read_json, sha256_file
 
 WORDINGS = ("template", "paraphrased")

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from data_provider.annotations import merge, plain_name
-from data_provider.downloads import NOT_ON_DISK, Download, Ecg, check_headers, is_on_disk, read_table
+from data_provider.inventory import NOT_ON_DISK, Download, Ecg, check_headers, is_on_disk, read_table
 from data_provider.manifests import path_fault
 from utils.tools import sha256_bytes
 

@@ -9,8 +9,8 @@ from collections import Counter
 from pathlib import Path
 
 from data_provider.card import by_type, summary, write_data_set
-from data_provider.downloads import CHECKS, SPLITS, twin_groups
 from data_provider.ecgqa import WORDINGS, EcgQa, map_samples
+from data_provider.inventory import CHECKS, SPLITS, twin_groups
 from data_provider.leaks import HeldOut
 from data_provider.mimic import JOINS, MEASUREMENTS, RECORDS, read_mimic
 from data_provider.ptbxl import STATEMENTS, TABLE, read_ptbxl

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from data_provider.annotations import NOISES, Statements, annotate
-from data_provider.downloads import NOT_ON_DISK, Download, Ecg, check_headers, is_on_disk, read_table
+from data_provider.inventory import NOT_ON_DISK, Download, Ecg, check_headers, is_on_disk, read_table
 from data_provider.manifests import path_fault
 from utils.tools import UserError
 

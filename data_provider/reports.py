@@ -1,6 +1,6 @@
 """Other texts for PTB-XL's German reports: English sentences from the annotations, or a table of translations."""
 
-from data_provider.downloads import read_table
+from data_provider.inventory import read_table
 from utils.tools import UserError
 
 # PTB-XL derived its likelihoods from such words of the reports (Wagner et al. 2020, table 3); this is the way back

@@ -9,7 +9,7 @@ import pytest
 
 from data_provider.annotations import SUPRAVENTRICULAR, VENTRICULAR, Statements, annotate
 from data_provider.card import summary
-from data_provider.downloads import read_table
+from data_provider.inventory import read_table
 from data_provider.manifests import read_manifest, record_paths
 from data_provider.prepare import main, prepare_ptbxl
 from data_provider.ptbxl import COLUMNS, background
