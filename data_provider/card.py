@@ -19,7 +19,7 @@ def write_data_set(out, name, reports, questions, card, patients, twins):
     out : Path
     name : str
     reports, questions : dict
-        Split -> items. A manifest without any item in any split is not written.
+        Split -> items (a list or `Items`). A manifest without any item in any split is not written.
     card : dict
         What is known so far; ``leak_check`` and ``files`` are added.
     patients, twins
@@ -37,7 +37,7 @@ def write_data_set(out, name, reports, questions, card, patients, twins):
         (out / "report" / name, "{}.json", reports),
         (out / "ecgqa" / name, kind + "_{}_background.json", questions),
     ):
-        if not any(manifest.values()):
+        if not any(map(len, manifest.values())):
             continue
         folders.append(folder)
         for split in SPLITS:

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from data_provider.inventory import SPLITS
+from data_provider.inventory import SPLITS, Items
 from utils.tools import UserError, read_json, sha256_file
 
 WORDINGS = ("template", "paraphrased")
@@ -38,7 +38,7 @@ class EcgQa:
         self.chunks = {split: _chunks(self.folder, split) for split in SPLITS}
         if not any(self.chunks.values()):
             raise UserError(f"{self.folder}: holds no chunks (train/NNNNN.json)")
-        self.corrected = 0  # answers of a copy from before the correction
+        self.corrected = set()  # samples of a copy from before the correction
 
     def samples(self, split, chunks=None):
         """The samples of a split (or of these files of it), one at a time."""
@@ -51,7 +51,7 @@ class EcgQa:
                 if fault:
                     raise UserError(f"{path}: sample {number}: {fault}")
                 if BEFORE_CORRECTION in sample["answer"]:
-                    self.corrected += 1
+                    self.corrected.add((split, path.name, number))
                     answer = [CORRECTED if part == BEFORE_CORRECTION else part for part in sample["answer"]]
                     sample = {**sample, "answer": answer}
                 yield sample
@@ -85,31 +85,36 @@ class EcgQa:
         return {f"ecgqa/{path.relative_to(self.folder.parent)}": sha256_file(path) for path in paths}
 
 
-def map_samples(samples, download):
-    """Manifest items of the samples whose ECGs can be used.
+def map_samples(copy, split, download):
+    """Manifest items of a split's samples whose ECGs can be used.
 
     Returns
     -------
-    items : list of dict
+    items : Items
         ECG-QA's fields with `ecg_path` (a list for two ECGs) and `background`.
     counts : Counter
         Question type -> samples in the copy.
     left_out : Counter
         Reason -> samples.
     """
-    items, counts, left_out = [], Counter(), Counter()
-    for sample in samples:
+    counts, left_out = Counter(), Counter()
+    for sample in copy.samples(split):
         counts[sample["question_type"]] += 1
-        reason = next(filter(None, (_unusable(ecg_id, download) for ecg_id in sample["ecg_id"])), None)
+        reason = _unusable(sample, download)
         if reason:
             left_out[reason] += 1
+    return Items(lambda: _mapped(copy, split, download)), counts, left_out
+
+
+def _mapped(copy, split, download):
+    for sample in copy.samples(split):
+        if _unusable(sample, download):
             continue
         ecgs = [download.ecgs[ecg_id] for ecg_id in sample["ecg_id"]]
         single = len(ecgs) == 1
         path = ecgs[0].path if single else [ecg.path for ecg in ecgs]
         background = ecgs[0].background if single else _two_backgrounds(*ecgs)
-        items.append({**sample, "ecg_path": path, "background": background})
-    return items, counts, left_out
+        yield {**sample, "ecg_path": path, "background": background}
 
 
 def _two_backgrounds(first, second):
@@ -120,10 +125,11 @@ def _two_backgrounds(first, second):
     return f"{patients}Recording Details: First ECG:{recording1} Second ECG:{recording2}"
 
 
-def _unusable(ecg_id, download):
-    if ecg_id in download.ecgs:
-        return None
-    return f"ECG {download.missing.get(ecg_id, 'not in the table')}"
+def _unusable(sample, download):
+    for ecg_id in sample["ecg_id"]:
+        if ecg_id not in download.ecgs:
+            return f"ECG {download.missing.get(ecg_id, 'not in the table')}"
+    return None
 
 
 def _chunks(folder, split):

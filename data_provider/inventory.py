@@ -25,7 +25,7 @@ class Ecg:
     path: str
     report: str = ""
     background: str = ""
-    found: dict = dataclasses.field(default_factory=dict)
+    found: dict | None = None
     twin_key: tuple = ()
 
 
@@ -78,6 +78,27 @@ class Download:
             "by_split": {split: by_split[split] for split in SPLITS},
             "patients_in_two_splits": sum(len(of_patient) > 1 for of_patient in splits.values()),
         }
+
+
+class Items:
+    """Manifest items made anew each time they are gone through, so that a million of them take no memory.
+
+    Parameters
+    ----------
+    make : callable
+        Returns an iterator over the items, the same at every call.
+    """
+
+    def __init__(self, make):
+        self._make, self._count = make, None
+
+    def __iter__(self):
+        return iter(self._make())
+
+    def __len__(self):
+        if self._count is None:
+            self._count = sum(1 for _ in self)
+        return self._count
 
 
 def read_table(path, columns):

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 
+from data_provider.inventory import Items
 from utils.tools import UserError
 
 ITSELF, TWIN, PATIENT = "in valid or test itself", "a twin of one in valid or test", "of a patient in valid or test"
@@ -39,14 +40,11 @@ class HeldOut:
 
     def without_leaks(self, items):
         """The items that may be trained on, and a Counter of the reasons for the others."""
-        kept, reasons = [], Counter()
-        for item in items:
-            found = [reason for reason in map(self.reason, item_ecg_ids(item)) if reason]
-            if found:
-                reasons[found[0]] += 1
-            else:
-                kept.append(item)
-        return kept, reasons
+        reasons = Counter(filter(None, map(self._item_reason, items)))
+        return Items(lambda: (item for item in items if not self._item_reason(item))), reasons
+
+    def _item_reason(self, item):
+        return next(filter(None, map(self.reason, item_ecg_ids(item))), None)
 
 
 def item_ecg_ids(item):

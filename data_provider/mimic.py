@@ -51,7 +51,7 @@ class MachineStatements:
         return {"scp_code": found}
 
 
-def read_mimic(root, check="headers", limit=None, join="sentences", seed=0):
+def read_mimic(root, check="headers", limit=None, join="sentences", seed=0, annotate=True):
     """The ECGs of a MIMIC-IV-ECG download; ids are study_ids, patients subject_ids, paths start below ``files/``.
 
     Parameters
@@ -64,6 +64,8 @@ def read_mimic(root, check="headers", limit=None, join="sentences", seed=0):
         How statements become a report.
     seed : int
         Of the split: a patient's depends on it and the subject_id alone, whatever else is there.
+    annotate : bool
+        Whether findings are wanted, for questions.
 
     Returns
     -------
@@ -91,7 +93,7 @@ def read_mimic(root, check="headers", limit=None, join="sentences", seed=0):
             download.ecgs[ecg_id] = Ecg(ecg_id, patient_id, split_of(patient_id, seed), path)
         else:
             download.leave_out(ecg_id, NOT_ON_DISK)
-    _read_measurements(root / MEASUREMENTS, download, statements, join)
+    _read_measurements(root / MEASUREMENTS, download, statements if annotate else None, join)
     if check != "none":
         check_headers(root / "files", download)
     return download, statements
@@ -107,7 +109,8 @@ def _read_measurements(path, download, statements, join):
         parts = [row[column] for column in REPORT_COLUMNS if row[column].strip()]
         ecg.report = join_report(parts, join)
         ecg.background = background(row)
-        ecg.found = statements.annotate(clean_statements(parts))
+        if statements:
+            ecg.found = statements.annotate(clean_statements(parts))
     for ecg in list(download.ecgs.values()):
         if not ecg.background:
             download.leave_out(ecg.ecg_id, f"not in {MEASUREMENTS}")

@@ -5,12 +5,13 @@ python -m data_provider.prepare ptbxl --root DIR --out dataset [--ecgqa DIR]
 
 import argparse
 import dataclasses
+import functools
 from collections import Counter
 from pathlib import Path
 
 from data_provider.card import by_type, summary, write_data_set
 from data_provider.ecgqa import WORDINGS, EcgQa, map_samples
-from data_provider.inventory import CHECKS, SPLITS, twin_groups
+from data_provider.inventory import CHECKS, SPLITS, Items, twin_groups
 from data_provider.leaks import HeldOut
 from data_provider.mimic import JOINS, MEASUREMENTS, RECORDS, read_mimic
 from data_provider.ptbxl import STATEMENTS, TABLE, read_ptbxl
@@ -78,7 +79,7 @@ def prepare_mimic(root, out, name="mimic-iv-ecg", report_join="sentences", **com
     """
     root, options = Path(root), Options(**common)
     copy = options.copy_of("mimic-iv-ecg")
-    download, statements = read_mimic(root, options.check, options.limit, report_join, options.seed)
+    download, statements = read_mimic(root, options.check, options.limit, report_join, options.seed, annotate=not copy)
     sources = {file: sha256_file(root / file) for file in (RECORDS, MEASUREMENTS)}
     rules = {"report_join": report_join, "splits": "by patient: SHA-256 of seed and subject_id, 80/10/10 %"}
     rules["statements"] = "machine statements; possible, probable, consider, borderline: not asked"
@@ -161,10 +162,10 @@ def split_like(copy, download, twins):
 
 def map_copy(copy, download, held_out):
     """The items of every split of a copy of ECG-QA, their counts for the card, and notes."""
-    items, counts, copy.corrected = {}, {}, 0
+    items, counts = {}, {}
     missing = copy.missing_chunks()
     for split in SPLITS:
-        items[split], samples, left_out = map_samples(copy.samples(split), download)
+        items[split], samples, left_out = map_samples(copy, split, download)
         counts[split] = {"samples": dict(sorted(samples.items())), "mapped": by_type(items[split])}
         if split == "train":
             items[split], leaks = held_out.without_leaks(items[split])
@@ -174,7 +175,7 @@ def map_copy(copy, download, held_out):
     notes = []
     if copy.corrected:
         notes.append(
-            f"this copy of ECG-QA is from before May 2024: {copy.corrected} answers said "
+            f"this copy of ECG-QA is from before May 2024: {len(copy.corrected)} answers said "
             '"late stage of myocardial infarction" and now say "old stage", as it does since'
         )
     return items, counts, notes
@@ -182,16 +183,26 @@ def map_copy(copy, download, held_out):
 
 def report_items(download, held_out):
     """Split -> report items, and their counts for the card."""
-    reports, left_out = {split: [] for split in SPLITS}, Counter()
+    ecgs, left_out = {split: [] for split in SPLITS}, Counter()
     for ecg in download.ecgs.values():
         leak = held_out.reason(ecg.ecg_id) if ecg.split == "train" else None
         if leak or not ecg.report:
             left_out[f"leak: {leak}" if leak else NO_TEXT] += 1
-            continue
-        item = {"patient_id": ecg.patient_id, "ecg_id": ecg.ecg_id, "report": ecg.report, "filepath": ecg.path}
-        reports[ecg.split].append({**item, "background": ecg.background})
-    counts = {split: len(items) for split, items in reports.items()}
+        else:
+            ecgs[ecg.split].append(ecg)
+    reports = {split: Items(functools.partial(map, _report_item, of_split)) for split, of_split in ecgs.items()}
+    counts = {split: len(of_split) for split, of_split in ecgs.items()}
     return reports, {"items": counts, "left_out": dict(sorted(left_out.items()))}
+
+
+def _report_item(ecg):
+    return {
+        "patient_id": ecg.patient_id,
+        "ecg_id": ecg.ecg_id,
+        "report": ecg.report,
+        "filepath": ecg.path,
+        "background": ecg.background,
+    }
 
 
 def build_parser():

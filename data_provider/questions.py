@@ -5,11 +5,13 @@ given more often than the next frequent one: verify questions are half yes and h
 answer that is right more than half of the time. What is left out for that is counted.
 """
 
+import functools
 import itertools
 import random
 from collections import Counter, defaultdict
 
 from data_provider.annotations import FINDINGS
+from data_provider.inventory import Items
 
 # question type -> share of the questions an ECG may be asked
 QUOTAS = {"single-verify": 0.5, "single-choose": 0.25, "single-query": 0.25}
@@ -63,7 +65,7 @@ def make_questions(ecgs, statements, questions_per_ecg=12, min_positives=5, seed
     Returns
     -------
     items : dict
-        Split -> list of QA items.
+        Split -> QA items.
     counts : dict
         Reason -> how many possible questions were not asked.
     """
@@ -78,7 +80,9 @@ def make_questions(ecgs, statements, questions_per_ecg=12, min_positives=5, seed
             groups = _groups(question_type, by_split[split], asked, statements)
             limit = max(1, round(questions_per_ecg * quota))
             chosen += _balance(groups, limit, question_type, random.Random(f"{seed} {split} {question_type}"), counts)
-        items[split] = [_item(number, *entry, question_ids) for number, entry in enumerate(chosen)]
+        for _, text, *_ in chosen:
+            question_ids.setdefault(text, len(question_ids))
+        items[split] = Items(functools.partial(_items, chosen, question_ids))
         check_balance(items[split])
     return items, counts
 
@@ -183,17 +187,18 @@ def _second(answers):
     return sorted((len(ecgs) for ecgs in answers.values()), reverse=True)[1] if len(answers) > 1 else 0
 
 
-def _item(sample_id, template, text, question_type, kind, attribute, answer, ecg, question_ids):
-    return {
-        "template_id": template,
-        "question_id": question_ids.setdefault(text, len(question_ids)),
-        "sample_id": sample_id,
-        "question_type": question_type,
-        "attribute_type": "scp_code" if kind == "scp_class" else kind,
-        "question": text,
-        "answer": list(answer),
-        "ecg_id": [ecg.ecg_id],
-        "attribute": attribute,
-        "ecg_path": ecg.path,
-        "background": ecg.background,
-    }
+def _items(chosen, question_ids):
+    for sample_id, (template, text, question_type, kind, attribute, answer, ecg) in enumerate(chosen):
+        yield {
+            "template_id": template,
+            "question_id": question_ids[text],
+            "sample_id": sample_id,
+            "question_type": question_type,
+            "attribute_type": "scp_code" if kind == "scp_class" else kind,
+            "question": text,
+            "answer": list(answer),
+            "ecg_id": [ecg.ecg_id],
+            "attribute": attribute,
+            "ecg_path": ecg.path,
+            "background": ecg.background,
+        }
