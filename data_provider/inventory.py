@@ -133,7 +133,7 @@ def check_headers(root, download):
 
 def is_on_disk(root, path):
     """Whether there is a file for a record path."""
-    return record_file(os.path.join(root, path)).is_file()
+    return os.path.isfile(record_file(os.path.join(root, path)))
 
 
 def twin_groups(root, download):

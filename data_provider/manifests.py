@@ -1,6 +1,7 @@
 """The JSON lists that say which record goes with which question or report: read, checked item by item, written."""
 
 import json
+import os
 from pathlib import Path
 
 from data_provider.records import record_file
@@ -39,7 +40,7 @@ def read_manifest(path, task="any"):
 
 def item_paths(item):
     """The record path (for comparison questions: both), relative to the data set's root."""
-    paths = item["ecg_path"] if "ecg_path" in item else item["filepath"]
+    paths = item["ecg_path"] if "question" in item else item["filepath"]
     return list(paths) if isinstance(paths, list) else [paths]
 
 
@@ -59,7 +60,7 @@ def check_records_exist(items, root, manifest_path):
     if not root.is_dir():
         raise UserError(f"{root}: no such folder (it should hold the records of {manifest_path})")
     paths = record_paths(items)
-    if not any(record_file(root / path).is_file() for path in paths):
+    if not any(os.path.isfile(record_file(root / path)) for path in paths):
         raise UserError(f"{root}: none of the {len(paths)} records of {manifest_path} is there, for example {paths[0]}")
 
 
@@ -81,12 +82,16 @@ def path_fault(path):
         return "the record path is not a text"
     if path.startswith("/") or "\\" in path or "\0" in path or ".." in path.split("/"):
         return f"the record path leaves the data set's root: {path[:100]}"
+    if max(map(len, path.encode(errors="surrogatepass").split(b"/"))) > 200:
+        return f"the record path is too long: {path[:100]}..."
     return None
 
 
 def _fault(item, task):
     if not isinstance(item, dict):
         return f"not an object but a {type(item).__name__}"
+    if "question" in item and "report" in item:
+        return "is both a question and a report"
     if task == "qa" or (task == "any" and "question" in item):
         return _qa_fault(item)
     if task == "report" or (task == "any" and "report" in item):

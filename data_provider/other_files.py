@@ -5,6 +5,7 @@ requirements-optional.txt), MATLAB files through scipy; CSV, NPY and NPZ need nu
 """
 
 import importlib
+import os
 import warnings
 from pathlib import Path
 
@@ -45,6 +46,8 @@ def read_other(path, sample_rate=None, units=None, leads=None):
         What is wrong, in words that follow the file's name and a colon.
     """
     path = Path(path)
+    if not os.path.isfile(path):
+        raise ValueError("no such record (neither the file nor its .hea)")
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"larger than the {MAX_BYTES // 1_000_000} MB that are read")
     if not path.stat().st_size:

@@ -17,7 +17,8 @@ from utils.tools import UserError, entry_point, write_atomically
 __all__ = ["LEADS", "Record", "RecordError", "read_record", "record_file"]
 
 UNREADABLE, TOO_SHORT, MISSING_SAMPLES = "unreadable", "shorter than 10 s", "missing samples"
-IMPLAUSIBLE_MV = 10.0
+IMPLAUSIBLE_MV = 10.0  # worth a note
+IMPOSSIBLE_MV = 1e6  # not an ECG
 UNIT_IN_MV = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "nv": 1e-6}
 
 
@@ -93,6 +94,7 @@ def read_millivolts(path, lead_order="name", workspace=None, sample_rate=None, u
             if scale != 1:
                 columns[row] *= scale
         signal, derived = complete_leads(columns, rows)
+        _check_amplitude(signal)
     except ValueError as error:
         raise RecordError(path, str(error)) from error
     except OSError as error:
@@ -103,6 +105,14 @@ def read_millivolts(path, lead_order="name", workspace=None, sample_rate=None, u
         which = "by position" if lead_order == "file" else "by name"
         notes = [*notes, f"12 of {len(names)} signals taken {which}"]
     return signal, sample_rate, notes
+
+
+def _check_amplitude(signal):
+    if signal.min() > -IMPOSSIBLE_MV and signal.max() < IMPOSSIBLE_MV:  # false for NaN too
+        return
+    largest = np.fmax.reduce(np.abs(signal), axis=None)
+    if largest >= IMPOSSIBLE_MV:
+        raise ValueError(f"holds values up to {largest:.3g} mV")
 
 
 def oddities(signal):
