@@ -1,0 +1,168 @@
+"""The codec's report: how well ECGs survive a tokenizer, and what its codes cost.
+
+python -m ecg_tokenizer.quality --checkpoint P --manifest M --root DIR --out DIR
+python -m ecg_tokenizer.quality --compare A B ...     puts tokenizers side by side on the same records
+
+Writes quality.json and quality.html (self-contained) to DIR.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from data_provider.data_factory import sample
+from data_provider.data_loader import bad_records_text
+from data_provider.manifests import check_records_exist, read_manifest, record_paths
+from data_provider.records import RecordError
+from data_provider.signal import SignalPolicy, load_signal
+from utils.tools import UserError, entry_point, write_json
+
+BATCH = 32
+RESAMPLES = 2000  # of the bootstrap behind the confidence intervals
+PAIRED = ("prdn", "snr_db", "mse_mv2", "correlation", "heart_rate_bpm", "r_peak_ms", "qrs_amplitude_mv", "st_level_mv")
+
+
+def read_ecgs(root, paths, policy):
+    """Signals in mV float32 [N, 12, 5000], standardised ones, the paths of the rows, and path -> reason of bad ones."""
+    from tqdm import tqdm
+
+    millivolts, standardised, good, bad = [], [], [], {}
+    for path in tqdm(paths, desc="reading ECGs", unit="ECG"):
+        try:
+            x, mean, std = load_signal(Path(root) / path, policy)
+        except RecordError as error:
+            bad[path] = error.fault
+            continue
+        millivolts.append((x * std[:, None] + mean[:, None]).astype(np.float32))
+        standardised.append(x)
+        good.append(path)
+    if not good:
+        raise UserError(f"none of the {len(paths)} records can be read; the first: {paths[0]}: {bad[paths[0]]}")
+    return np.stack(millivolts), np.stack(standardised), good, bad
+
+
+def through_the_codes(tokenizer, x):
+    """Codes [N, F], their values [N, F, D], and reconstructions [N, 12, 5000] of standardised ECGs."""
+    codes, values, recons = [], [], []
+    for start in range(0, len(x), BATCH):
+        batch = tokenizer.encode_standardised(x[start : start + BATCH])
+        codes.append(batch.cpu().numpy())
+        values.append(tokenizer.network.quantizer.from_codes(batch).detach().cpu().numpy())
+        recons.append(tokenizer.decode_standardised(batch).cpu().numpy())
+    return np.concatenate(codes), np.concatenate(values), np.concatenate(recons)
+
+
+def judge(checkpoint, millivolts, x, labelled, device):
+    """All figures of one tokenizer on these ECGs: (figures, figures of each record, reconstructions in mV, codes)."""
+    from tqdm import tqdm
+
+    from ecg_tokenizer.codec import EcgTokenizer, config_to_json
+    from ecg_tokenizer.quality_measures import beat_errors, code_figures, signal_errors, summarise
+    from ecg_tokenizer.quality_probe import probe
+
+    tokenizer = EcgTokenizer.from_pretrained(checkpoint, device)
+    codes, values, recon = through_the_codes(tokenizer, x)
+    # The codes hold no amplitude: each lead's mean and deviation are taken from the record.
+    mean, std = millivolts.mean(2, keepdims=True), millivolts.std(2, keepdims=True)
+    recon_mv = recon * std + mean
+    errors, beats = [], []
+    for before, after in zip(tqdm(millivolts, desc="judging", unit="ECG"), recon_mv, strict=True):
+        errors.append(signal_errors(before.astype(float), after.astype(float)))
+        beats.append(beat_errors(before.astype(float), after.astype(float)))
+    figures = {
+        "tokenizer": str(checkpoint),
+        "fingerprint": tokenizer.fingerprint,
+        "config": config_to_json(tokenizer.config),
+        "parameters": sum(p.numel() for p in tokenizer.network.parameters()),
+        "amplitude": "of the record, not of the codes",
+        "codes": code_figures(codes, tokenizer.n_codes),
+        **summarise(errors, beats),
+    }
+    if labelled is not None:
+        figures["probe"] = probe(x, recon, values, codes, tokenizer.n_codes, labelled)
+    else:
+        figures["probe"] = {"skipped": "no PTB-XL tables in the root"}
+    records = [{**e, **b} for e, b in zip(errors, beats, strict=True)]
+    return figures, records, recon_mv, codes
+
+
+def paired_differences(first, second):
+    """Second minus first, record by record: mean and 95 % bootstrap interval of each measure."""
+    rng, differences = np.random.default_rng(0), {}
+    for key in PAIRED:
+        pairs = [(a[key], b[key]) for a, b in zip(first, second, strict=True) if key in a and key in b]
+        if len(pairs) < 2:
+            continue
+        difference = np.diff(np.array(pairs), axis=1)[:, 0]
+        means = rng.choice(difference, (RESAMPLES, len(difference))).mean(1)
+        low, high = np.percentile(means, [2.5, 97.5])
+        differences[key] = {
+            "mean": float(difference.mean()),
+            "low": float(low),
+            "high": float(high),
+            "records": len(difference),
+        }
+    return differences
+
+
+def find_labels(root, paths):
+    """(patient, superclasses) of each record; None unless all have them."""
+    from ecg_tokenizer.quality_probe import superclasses
+
+    labels = superclasses(root)
+    if labels is None or not all(path in labels for path in paths):
+        return None
+    return [labels[path] for path in paths]
+
+
+@entry_point
+def main(argv):
+    """Judge one tokenizer, or several on the same records."""
+    parser = argparse.ArgumentParser(prog="python -m ecg_tokenizer.quality", description=main.__doc__)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--checkpoint", help="a tokenizer: a folder or a best.pt (ours or the authors')")
+    which.add_argument("--compare", nargs="+", metavar="P", help="two or more tokenizers, compared with the first")
+    parser.add_argument("--manifest", required=True, help="manifest that names the ECGs (unseen ones)")
+    parser.add_argument("--root", required=True, help="folder that the record paths start from")
+    parser.add_argument("--out", required=True, help="folder for quality.json and quality.html")
+    parser.add_argument("--limit", type=int, default=0, help="judge a seeded sample of so many ECGs; 0 is all")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    options = parser.parse_args(argv)
+    items = read_manifest(options.manifest)
+    check_records_exist(items, options.root, options.manifest)
+    from ecg_tokenizer.quality_page import write_page
+    from utils.machine import pick_device
+
+    paths = sample(record_paths(items), options.limit, 0)
+    millivolts, x, good, bad = read_ecgs(options.root, paths, SignalPolicy())
+    labelled = find_labels(options.root, good)
+    judged = [
+        judge(checkpoint, millivolts, x, labelled, pick_device(options.device))
+        for checkpoint in options.compare or [options.checkpoint]
+    ]
+    report = {
+        "manifest": options.manifest,
+        "records": len(good),
+        "bad": bad,
+        "tokenizers": [figures for figures, *_ in judged],
+        "differences": [paired_differences(judged[0][1], other[1]) for other in judged[1:]],
+        "by_record": {path: [part[1][n]["prdn"] for part in judged] for n, path in enumerate(good)},
+    }
+    out = Path(options.out)
+    write_json(out / "quality.json", json.loads(json.dumps(report)))
+    write_page(out / "quality.html", report, good, millivolts, judged)
+    for figures in report["tokenizers"]:
+        print(
+            f"{figures['tokenizer']}: PRDN {figures['signal']['prdn']:.1f} %, {figures['codes']['codes_used']} of "
+            f"{figures['codes']['n_codes']} codes, perplexity {figures['codes']['perplexity']:.0f}, "
+            f"{figures['codes']['bits_per_second']:.0f} bit/s"
+        )
+    print(f"{len(good)} ECGs -> {out / 'quality.json'}, {out / 'quality.html'}")
+    if bad:
+        print(bad_records_text(bad))
+
+
+if __name__ == "__main__":
+    main()
