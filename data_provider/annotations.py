@@ -99,11 +99,11 @@ def annotate(row, statements):
     Returns
     -------
     dict
-        Attribute type of ECG-QA -> {finding: True or None}; under "codes" the SCP codes themselves, under "likelihoods"
-        what PTB-XL says of each.
+        Attribute type of ECG-QA -> {finding: True or None}; under "likelihoods" what
+        PTB-XL says of each SCP code.
     """
     codes = statements.read(row["scp_codes"])
-    found = {"codes": codes, "likelihoods": statements.likelihoods(row["scp_codes"]), "scp_code": {}, "scp_class": {}}
+    found = {"likelihoods": statements.likelihoods(row["scp_codes"]), "scp_code": {}, "scp_class": {}}
     for code, state in codes.items():
         merge(found["scp_code"], statements.names[code], state)
     for diagnostic_class, name in CLASSES.items():

@@ -31,11 +31,10 @@ def write_data_set(out, name, reports, questions, card, patients, twins):
         As written to ``OUT/report/NAME/dataset_card.json`` and ``OUT/ecgqa/NAME/dataset_card.json``.
     """
     card = {"format": FORMAT, "name": name, **card, "leak_check": check_no_leaks([reports, questions], patients, twins)}
-    kind = card["rules"].get("questions", "template")
     files, folders = {}, []
     for folder, file_name, manifest in (
         (out / "report" / name, "{}.json", reports),
-        (out / "ecgqa" / name, kind + "_{}_background.json", questions),
+        (out / "ecgqa" / name, "template_{}_background.json", questions),
     ):
         if not any(map(len, manifest.values())):
             continue
@@ -78,8 +77,10 @@ def summary(card):
         if chunks:
             shown = ", ".join(chunks[:4]) + (f", ... {chunks[-1]}" if len(chunks) > 5 else ", ".join(["", *chunks[4:]]))
             lines.append(f"  {len(chunks)} chunks of 10,000 samples are not in the copy: {shown}")
-    for words, count in card.get("questions_not_asked", {}).items():
-        lines.append(f"  possible questions not asked {words}: {count:,}")
+    if "questions_not_asked" in card:
+        lines.append(
+            f"  {card['questions_not_asked']:,} more were possible: left out for balance, or the ECG asked enough"
+        )
     for note in card.get("notes", ()):
         lines.append(f"note: {note}")
     check = card["leak_check"]

@@ -23,15 +23,16 @@ from utils.tools import entry_point, sha256_file
 NO_TEXT = "no text"
 
 
-def prepare_ptbxl(root, out, name="ptbxl", report_source="original", rate=500, **common):
+def prepare_ptbxl(root, out, name=None, report_source="original", rate=500, **common):
     """Write the manifests of a PTB-XL download, or of one in its layout.
 
     Parameters
     ----------
     root, out : str or Path
         The download; where the manifests go.
-    name : str
-        Name of the data set: ``OUT/report/NAME``, ``OUT/ecgqa/NAME``.
+    name : str, optional
+        Name of the data set: ``OUT/report/NAME``, ``OUT/ecgqa/NAME``; by default ``ptbxl``, for ECG-QA's paraphrased
+        questions ``ptbxl-paraphrased``.
     report_source : "original", "scp", or a CSV file
         PTB-XL's text, English sentences from its annotations, or a table of ``ecg_id`` and text.
     rate : {500, 100}
@@ -60,10 +61,10 @@ def prepare_ptbxl(root, out, name="ptbxl", report_source="original", rate=500, *
     rules = {"report_source": report_source if texts is None else "table", "rate": rate}
     rules |= {"splits": "strat_fold 1-8 train, 9 valid, 10 test"}
     rules["statements"] = "likelihood 50 and more: present; 0: present unless purely diagnostic; others: not asked"
-    return _prepare(root, out, name, download, statements, copy, sources, rules, options)
+    return _prepare(root, out, name or options.name_of("ptbxl"), download, statements, copy, sources, rules, options)
 
 
-def prepare_mimic(root, out, name="mimic-iv-ecg", report_join="sentences", **common):
+def prepare_mimic(root, out, name=None, report_join="sentences", **common):
     """Write the manifests of a MIMIC-IV-ECG download; their records lie below its folder ``files``.
 
     Parameters
@@ -83,7 +84,17 @@ def prepare_mimic(root, out, name="mimic-iv-ecg", report_join="sentences", **com
     sources = {file: sha256_file(root / file) for file in (RECORDS, MEASUREMENTS)}
     rules = {"report_join": report_join, "splits": "by patient: SHA-256 of seed and subject_id, 80/10/10 %"}
     rules["statements"] = "machine statements; possible, probable, consider, borderline: not asked"
-    return _prepare(root / "files", out, name, download, statements, copy, sources, rules, options)
+    return _prepare(
+        root / "files",
+        out,
+        name or options.name_of("mimic-iv-ecg"),
+        download,
+        statements,
+        copy,
+        sources,
+        rules,
+        options,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +126,10 @@ class Options:
     questions_per_ecg: int = 12
     min_positives: int = 5
     seed: int = 0
+
+    def name_of(self, data_set):
+        """The data set's name in paths: questions of another wording lie apart, under the published file names."""
+        return data_set if self.questions == "template" or not self.ecgqa else f"{data_set}-{self.questions}"
 
     def copy_of(self, data_set):
         """The copy of ECG-QA for a data set, looked at before anything long; None without one."""
@@ -210,15 +225,14 @@ def build_parser():
     sets = parser.add_subparsers(dest="data_set", required=True)
     ptbxl = sets.add_parser("ptbxl", help="PTB-XL, or a data set in its layout")
     ptbxl.add_argument("--root", required=True, help="the download: holds ptbxl_database.csv and records500/")
-    ptbxl.add_argument("--name", default="ptbxl", help="name of the data set in the manifests' paths")
     ptbxl.add_argument("--report-source", default="original", help="original, scp, or a CSV file (ecg_id, text)")
     ptbxl.add_argument("--rate", type=int, choices=(500, 100), default=500, help="records500 or records100")
     mimic = sets.add_parser("mimic-iv-ecg", help="MIMIC-IV-ECG")
     mimic.add_argument("--root", required=True, help="the download: holds record_list.csv and files/")
-    mimic.add_argument("--name", default="mimic-iv-ecg", help="name of the data set in the manifests' paths")
     mimic.add_argument("--report-join", choices=JOINS, default="sentences", help="how statements become a report")
     for one in (ptbxl, mimic):
         one.add_argument("--out", default="dataset", help="where the manifests go")
+        one.add_argument("--name", help="name of the data set in the manifests' paths (default: the data set's own)")
         one.add_argument("--ecgqa", help="a copy of ECG-QA's repository; without it questions come from annotations")
         one.add_argument("--questions", choices=WORDINGS, default="template", help="ECG-QA's wording")
         one.add_argument("--check", choices=CHECKS, default="headers", help="how closely records are looked at")
@@ -234,9 +248,10 @@ def build_parser():
 def main(argv):
     options = vars(build_parser().parse_args(argv))
     prepare = {"ptbxl": prepare_ptbxl, "mimic-iv-ecg": prepare_mimic}[options.pop("data_set")]
-    print(summary(prepare(**options)))
+    card = prepare(**options)
+    print(summary(card))
     if options["check"] == "signals":
-        print(quality_summary(Path(options["out"]) / options["name"] / "quality.csv"))
+        print(quality_summary(Path(options["out"]) / card["name"] / "quality.csv"))
     print(f"written to {options['out']}")
 
 

@@ -1,8 +1,6 @@
 """Questions and answers from annotations, in ECG-QA's form, balanced so that no constant answer does well.
 
-Every question is asked in groups (one finding, one pair of findings, one open question). In each group no answer is
-given more often than the next frequent one: verify questions are half yes and half no, and no open question has an
-answer that is right more than half of the time. What is left out for that is counted.
+Every question is asked in groups: one finding, one pair of findings, one open question (see `data_provider.balance`).
 """
 
 import functools
@@ -11,6 +9,7 @@ import random
 from collections import Counter, defaultdict
 
 from data_provider.annotations import FINDINGS
+from data_provider.balance import Findings, Group, balance
 from data_provider.inventory import Items
 
 # question type -> share of the questions an ECG may be asked
@@ -44,7 +43,6 @@ QUERY = {
     "extra_systole": (128, "Which kinds of extra beats can be seen in this ECG?"),
 }
 NONE = "none"
-FOR_BALANCE, ASKED_ENOUGH = "for balance", "as the ECG is asked enough"
 
 
 def make_questions(ecgs, statements, questions_per_ecg=12, min_positives=5, seed=0):
@@ -66,25 +64,27 @@ def make_questions(ecgs, statements, questions_per_ecg=12, min_positives=5, seed
     -------
     items : dict
         Split -> QA items.
-    counts : dict
-        Reason -> how many possible questions were not asked.
+    not_asked : int
+        How many more could have been asked: left out for balance, or as the ECG is asked enough.
     """
     by_split = defaultdict(list)
     for ecg in sorted(ecgs, key=lambda ecg: ecg.ecg_id):
         by_split[ecg.split].append(ecg)
     asked = _asked_findings(by_split["train"], statements, min_positives)
-    items, counts, question_ids = {}, {FOR_BALANCE: 0, ASKED_ENOUGH: 0}, {}
+    items, question_ids, not_asked = {}, {}, 0
     for split in ("train", "valid", "test"):
         chosen = []
         for question_type, quota in QUOTAS.items():
             groups = _groups(question_type, by_split[split], asked, statements)
             limit = max(1, round(questions_per_ecg * quota))
-            chosen += _balance(groups, limit, question_type, random.Random(f"{seed} {split} {question_type}"), counts)
-        for _, text, *_ in chosen:
-            question_ids.setdefault(text, len(question_ids))
+            balanced, left_out = balance(groups, limit, random.Random(f"{seed} {split} {question_type}"))
+            chosen += [(question_type, *entry) for entry in balanced]
+            not_asked += left_out
+        for _, group, *_ in chosen:
+            question_ids.setdefault(group.text, len(question_ids))
         items[split] = Items(functools.partial(_items, chosen, question_ids))
         check_balance(items[split])
-    return items, counts
+    return items, not_asked
 
 
 def check_balance(items, most_frequent=MOST_FREQUENT):
@@ -109,27 +109,23 @@ def _asked_findings(train, statements, min_positives):
 
 
 def _groups(question_type, ecgs, asked, statements):
-    """All questions of a type that can be asked, as (template, text, attribute type, attribute, {answer: [ecg]})."""
+    """All questions of a type that can be asked."""
+    findings = Findings(ecgs, VERIFY.keys())
     if question_type == "single-verify":
         for kind, (template, words) in VERIFY.items():
             for name in asked[kind]:
-                answers = {("yes",): [], ("no",): []}
-                for ecg in ecgs:
-                    state = ecg.found[kind].get(name, False) if kind in ecg.found else None
-                    if state is not None:
-                        answers[("yes",) if state else ("no",)].append(ecg)
-                yield template, words.format(name), kind, [name], answers
+                yield Group(template, words.format(name), kind, [name], **findings.verify(kind, name))
     elif question_type == "single-choose":
         for kind, (template, words) in CHOOSE.items():
             for pair in _pairs(kind, asked, statements):
-                yield template, words.format(*pair), kind, list(pair), _listed(ecgs, kind, set(pair))
+                yield Group(template, words.format(*pair), kind, list(pair), **findings.choose(kind, pair, NONE))
     else:
         for query, (template, words) in QUERY.items():
             kind = "scp_code" if query in ("rhythm", "diagnostic", "form") else query
             names = set(statements.groups.get(query, {}).values()) if kind != query else FINDINGS[kind]
             known = names & set(asked[kind])
             if len(known) >= 2:
-                yield template, words, kind, None, _listed(ecgs, kind, names, known)
+                yield Group(template, words, kind, None, **findings.query(kind, names, known, NONE))
 
 
 def _pairs(kind, asked, statements):
@@ -144,61 +140,18 @@ def _pairs(kind, asked, statements):
     return sorted(pairs)
 
 
-def _listed(ecgs, kind, names, known=None):
-    """Answer (which of ``names`` an ECG shows, or "none") -> ECGs.
-
-    Those with one of them uncertain are left out, and those that show one that isn't ``known``: too rare to be learned.
-    """
-    answers = defaultdict(list)
-    for ecg in ecgs:
-        findings = ecg.found.get(kind)
-        if findings is None:
-            continue
-        states = {name: findings[name] for name in findings.keys() & names}
-        if None not in states.values() and (known is None or states.keys() <= known):
-            answers[tuple(sorted(states)) or (NONE,)].append(ecg)
-    return answers
-
-
-def _balance(groups, limit, question_type, rng, counts):
-    """Choose ECGs for each group: rare groups first, ECGs that were asked least first, no answer ahead of the next."""
-    groups = list(groups)
-    of_template = Counter(group[0] for group in groups)
-    # templates that ask few different questions first, or those with hundreds would use up what an ECG may be asked
-    groups.sort(key=lambda group: (of_template[group[0]], _second(group[4]), group[1]))
-    used = Counter()
-    for template, text, kind, attribute, answers in groups:
-        free = {}
-        for answer, ecgs in sorted(answers.items()):
-            open_ecgs = [ecg for ecg in ecgs if used[ecg.ecg_id] < limit]
-            counts[ASKED_ENOUGH] += len(ecgs) - len(open_ecgs)
-            rng.shuffle(open_ecgs)
-            free[answer] = sorted(open_ecgs, key=lambda ecg: used[ecg.ecg_id])
-        most = _second(free)
-        for answer, ecgs in free.items():
-            counts[FOR_BALANCE] += max(0, len(ecgs) - most)
-            for ecg in sorted(ecgs[:most], key=lambda ecg: ecg.ecg_id):
-                used[ecg.ecg_id] += 1
-                yield template, text, question_type, kind, attribute, answer, ecg
-
-
-def _second(answers):
-    """How many ECGs the second most frequent answer has."""
-    return sorted((len(ecgs) for ecgs in answers.values()), reverse=True)[1] if len(answers) > 1 else 0
-
-
 def _items(chosen, question_ids):
-    for sample_id, (template, text, question_type, kind, attribute, answer, ecg) in enumerate(chosen):
+    for sample_id, (question_type, group, answer, ecg) in enumerate(chosen):
         yield {
-            "template_id": template,
-            "question_id": question_ids[text],
+            "template_id": group.template,
+            "question_id": question_ids[group.text],
             "sample_id": sample_id,
             "question_type": question_type,
-            "attribute_type": "scp_code" if kind == "scp_class" else kind,
-            "question": text,
+            "attribute_type": "scp_code" if group.kind == "scp_class" else group.kind,
+            "question": group.text,
             "answer": list(answer),
             "ecg_id": [ecg.ecg_id],
-            "attribute": attribute,
+            "attribute": group.attribute,
             "ecg_path": ecg.path,
             "background": ecg.background,
         }

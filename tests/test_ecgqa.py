@@ -42,8 +42,8 @@ def write_copy(root, questions="template", **chunks):
     return root
 
 
-def questions_of(out, split, kind="template"):
-    return json.loads((out / f"ecgqa/ptbxl/{kind}_{split}_background.json").read_text())
+def questions_of(out, split, name="ptbxl"):
+    return json.loads((out / f"ecgqa/{name}/template_{split}_background.json").read_text())
 
 
 @needs_shared
@@ -139,7 +139,7 @@ def test_paraphrased_questions_keep_the_splits_of_both_wordings(tmp_path):
     write_copy(tmp_path / "copy", test_00000=[sample(0, 2)])
     card = prepare_ptbxl(root, tmp_path / "out", ecgqa=copy, questions="paraphrased")
     assert card["questions"]["train"]["leaks"] == {ITSELF: 1}
-    assert [item["ecg_id"] for item in questions_of(tmp_path / "out", "train", "paraphrased")] == [[1]]
+    assert [item["ecg_id"] for item in questions_of(tmp_path / "out", "train", "ptbxl-paraphrased")] == [[1]]
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,23 @@ def test_the_fast_path_equals_wfdb_to_the_last_bit(tmp_path):
         assert (names, units, rate) == (fields["sig_name"], fields["units"], fields["fs"])
 
 
+@pytest.mark.parametrize("form", ["16", "24", "32", "80", "212", "508", "516", "524"])
+def test_every_common_wfdb_format(tmp_path, form):
+    digital = (ecg(2000) if form not in ("80", "508") else ecg(2000) // 8).T.astype(np.int64)
+    wfdb.wrsamp(
+        "r",
+        fs=500,
+        units=["mV"] * 12,
+        sig_name=list(LEADS),
+        d_signal=digital,
+        fmt=[form] * 12,
+        adc_gain=[1000.0] * 12,
+        baseline=[0] * 12,
+        write_dir=str(tmp_path),
+    )
+    np.testing.assert_array_equal(read_record(tmp_path / "r").signal, (digital.T / 1000).astype(np.float32))
+
+
 def test_zero_level_without_a_baseline_is_the_adc_zero(tmp_path):
     path = _header_line(tmp_path, "1000.0(0)/mV 16 0", "1000.0/mV 16 50")
     np.testing.assert_array_equal(read_record(path).signal, wfdb.rdsamp(str(path))[0].T.astype(np.float32))
