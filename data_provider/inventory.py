@@ -119,7 +119,9 @@ def read_table(path, columns):
 
 def check_headers(root, download):
     """Leave out what is damaged or too short by its header, and note what twins have in common."""
-    for ecg in list(download.ecgs.values()):
+    from tqdm import tqdm
+
+    for ecg in tqdm(list(download.ecgs.values()), desc="checking headers", unit="ECG", delay=2):
         try:
             header = check_wfdb(os.path.join(root, ecg.path))
         except ValueError as error:

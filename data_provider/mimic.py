@@ -9,6 +9,8 @@ import re
 import sys
 from pathlib import Path
 
+from tqdm import tqdm
+
 from data_provider.annotations import merge, plain_name
 from data_provider.inventory import NOT_ON_DISK, Download, Ecg, check_headers, is_on_disk, read_table
 from data_provider.manifests import path_fault
@@ -74,7 +76,7 @@ def read_mimic(root, check="headers", limit=None, join="sentences", seed=0, anno
     """
     root = Path(root)
     download, statements = Download(), MachineStatements()
-    for row in read_table(root / RECORDS, ("subject_id", "study_id", "path")):
+    for row in tqdm(read_table(root / RECORDS, ("subject_id", "study_id", "path")), desc=RECORDS, unit="row", delay=2):
         download.rows += 1
         ecg_id, patient_id = _ids(row)
         if ecg_id is None:
@@ -102,7 +104,7 @@ def read_mimic(root, check="headers", limit=None, join="sentences", seed=0, anno
 def _read_measurements(path, download, statements, join):
     """Reports and backgrounds from the second table; of other studies nothing is kept."""
     columns = ("subject_id", "study_id", "cart_id", "ecg_time", "bandwidth", "filtering", *REPORT_COLUMNS)
-    for row in read_table(path, columns):
+    for row in tqdm(read_table(path, columns), desc=MEASUREMENTS, unit="row", delay=2):
         ecg = download.ecgs.get(_ids(row)[0])
         if ecg is None or ecg.background:
             continue

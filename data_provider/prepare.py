@@ -220,6 +220,12 @@ def _report_item(ecg):
     }
 
 
+def _count(text):
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 on")
+    return int(text)
+
+
 def build_parser():
     parser = argparse.ArgumentParser(prog="python -m data_provider.prepare", description=__doc__.splitlines()[0])
     sets = parser.add_subparsers(dest="data_set", required=True)
@@ -236,10 +242,10 @@ def build_parser():
         one.add_argument("--ecgqa", help="a copy of ECG-QA's repository; without it questions come from annotations")
         one.add_argument("--questions", choices=WORDINGS, default="template", help="ECG-QA's wording")
         one.add_argument("--check", choices=CHECKS, default="headers", help="how closely records are looked at")
-        one.add_argument("--workers", type=int, default=0, help="processes that check signals")
-        one.add_argument("--limit", type=int, help="use the first so many records on disk")
-        one.add_argument("--questions-per-ecg", type=int, default=12, help="most questions about one ECG")
-        one.add_argument("--min-positives", type=int, default=5, help="training ECGs a finding needs to be asked about")
+        one.add_argument("--workers", type=_count, default=0, help="processes that check signals")
+        one.add_argument("--limit", type=_count, help="use the first so many records on disk")
+        one.add_argument("--questions-per-ecg", type=_count, default=12, help="most questions about one ECG")
+        one.add_argument("--min-positives", type=_count, default=5, help="training ECGs that a finding must have")
         one.add_argument("--seed", type=int, default=0)
     return parser
 

@@ -54,7 +54,7 @@ def make_questions(ecgs, statements, questions_per_ecg=12, min_positives=5, seed
         With `split`, `ecg_id`, `path`, `background` and `found` (see `data_provider.annotations.annotate`).
     statements : Statements
     questions_per_ecg : int
-        No ECG is asked more than this.
+        No ECG is asked more than this (3 at least: one of each type).
     min_positives : int
         Findings with fewer ECGs in the training split are not asked about.
     seed : int

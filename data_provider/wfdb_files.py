@@ -9,6 +9,7 @@ import numpy as np
 
 MAX_VALUES = 60_000_000  # samples x signals that one record may declare: 80 minutes of 12 leads at 1000 Hz
 MAX_HEADER = 1_000_000  # bytes
+LARGEST_KEPT = 2_000_000  # values that a Workspace keeps memory for: five minutes of 12 leads at 500 Hz
 BYTES_A_SAMPLE = {"8": 1, "16": 2, "61": 2, "80": 1, "160": 2, "24": 3, "32": 4, "212": 1.5, "310": 4 / 3, "311": 4 / 3}
 MISSING_16 = -32768  # format 16's "no valid sample"
 COMPRESSED = {"508", "516", "524"}
@@ -25,6 +26,8 @@ class Workspace:
     def array(self, shape, dtype):
         """An uninitialised array; the next call with this dtype hands out the same memory."""
         size = shape[0] * shape[1]
+        if size > LARGEST_KEPT:
+            return np.empty(shape, dtype)
         if dtype not in self._buffers or self._buffers[dtype].size < size:
             self._buffers[dtype] = np.empty(size, dtype)
         return self._buffers[dtype][:size].reshape(shape)
