@@ -43,7 +43,7 @@ def make_plan(stage, argv):
     """Check everything that can be checked without a model; raises `UserError`."""
     from ecg_tokenizer.codec import tokenizer_fingerprint
     from model.checkpoint_files import check_fits, checkpoint_hash, llm_hash, tuning_of
-    from model.prompts import read_prompts
+    from model.prompts import check_ecg_first, read_prompts
     from model.tiny_llm import tiny_llm
 
     settings = load_settings(stage, argv)
@@ -74,6 +74,8 @@ def make_plan(stage, argv):
     }
     if stage == "finetune":
         inputs["prompts"] = read_prompts(settings.prompts)
+        if settings.share_ecg:
+            check_ecg_first(inputs["prompts"], settings.tasktype)
         if settings.pretrain_path:
             check_fits(settings.pretrain_path, fingerprint, llm_path)
             if tuning_of(settings.pretrain_path) != settings.tuning:
@@ -119,7 +121,7 @@ def main_process(plan):
     from model.heartllm import trainable_parameters
     from model.prompts import read_prompts
     from model.training import Place, train
-    from model.training_data import StageThree, StageTwo, longest_example, pretraining_paths, usable
+    from model.training_data import StageThree, StageTwo, longest_example, pretraining_paths, share_ecgs, usable
     from utils.tools import seed_everything
 
     settings, stage = plan.settings, plan.stage
@@ -158,6 +160,8 @@ def main_process(plan):
         data = StageTwo(store, vocabulary, settings.pretrain_objective)
     else:
         prompts = read_prompts(settings.prompts)
+        if settings.share_ecg:
+            items = {split: share_ecgs(of_split) for split, of_split in items.items()}
         data = StageThree(store, vocabulary, text_tokenizer, prompts, settings.tasktype)
     longest, most = longest_example(data, items["train"]), model.config.max_position_embeddings
     if longest > most:

@@ -1,6 +1,6 @@
 """Stage 2's sequences: an ECG's codes, of which the last ones of a window are to be foretold."""
 
-from model.prompts import Example
+from model.packing import Example
 
 # Published for 313 codes: shares of the ECG that a window shows, and of it that are to be foretold.
 PUBLISHED_CODES = 313

@@ -97,8 +97,16 @@ def loss_sum(model, batch):
     """
     targets = batch["labels"][:, 1:]
     kept = torch.nonzero((targets != -100).any(0)).squeeze(1)
+    mask = None
+    if "allowed" in batch:  # as what is added to the attention's logits, which every implementation takes
+        dtype = next(model.parameters()).dtype
+        mask = torch.zeros_like(batch["allowed"], dtype=dtype).masked_fill_(~batch["allowed"], torch.finfo(dtype).min)
     output = model(
-        input_ids=batch["input_ids"], position_ids=batch["position_ids"], logits_to_keep=kept, use_cache=False
+        input_ids=batch["input_ids"],
+        position_ids=batch["position_ids"],
+        attention_mask=mask,
+        logits_to_keep=kept,
+        use_cache=False,
     )
     logits = output.logits.float()
     return torch.nn.functional.cross_entropy(

@@ -7,9 +7,9 @@ and ``report``, since a tuned model wants the words that it was tuned on.
 """
 
 import re
-from dataclasses import dataclass
 
 from data_provider.manifests import item_background
+from model.packing import Example
 from model.vocabulary import END, START
 from utils.tools import UserError, read_json
 
@@ -19,14 +19,6 @@ PROMPTS = {
     "report": "Read the 12-lead ECG and write its report.\n{background}\n" + ECG + "\nReport:",
 }
 BLOCK = re.compile(re.escape(START) + r"(.*?)\{codes\}(.*?)" + re.escape(END), re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Example:
-    """One sequence for the LLM: ``labels`` equal ``input_ids`` where they are supervised, else -100."""
-
-    input_ids: list[int]
-    labels: list[int]
 
 
 def read_prompts(path=""):
@@ -74,8 +66,21 @@ def prompt_ids(tokenizer, vocabulary, prompts, item, task, ecgs):
     return ids + text_ids(template[block.end() :])
 
 
-def training_example(tokenizer, vocabulary, prompts, item, task, ecgs):
-    """Prompt and answer; only the answer and the end of text are supervised."""
+def training_example(tokenizer, vocabulary, prompts, item, task, ecgs, share=False):
+    """Prompt and answer; only the answer and the end of text are supervised.
+
+    With ``share``, what stands up to the (last) end of the ECG may be shared with other questions on it.
+    """
     prompt = prompt_ids(tokenizer, vocabulary, prompts, item, task, ecgs)
     answer = [*tokenizer(answer_text(item, task), add_special_tokens=False)["input_ids"], vocabulary.eos]
-    return Example(prompt + answer, [-100] * len(prompt) + answer)
+    shared = len(prompt) - prompt[::-1].index(vocabulary.end) if share else 0
+    return Example(prompt + answer, [-100] * len(prompt) + answer, shared)
+
+
+def check_ecg_first(prompts, task):
+    """A `UserError` unless the ECG stands before the question, without which questions can't share it."""
+    block = BLOCK.search(prompts[task])
+    if "{question}" in prompts[task][: block.start()] or "{background}" in prompts[task][: block.start()]:
+        raise UserError(
+            "SHARE_ECG=true needs PROMPTS with the ECG before {question} and {background}; env/demo/prompts.json has"
+        )

@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from data_provider.data_factory import epoch_steps
 from model.heartllm import loss_sum
+from model.packing import supervised_tokens
 from model.training_data import step_batches, validation_batches
 from utils.runs import finish_run, start_run
 from utils.tools import REPOSITORY, UserError, read_json
@@ -140,7 +141,7 @@ def _train_step(engine, data, items, chosen, epoch, rate, s, place, progress):
     batches = step_batches(
         data, items, chosen, place.rank, place.world, s.batch_size, s.seed, epoch, s.accumulation
     )
-    supervised = sum(int((batch["labels"] != -100).sum()) for batch in batches)
+    supervised = sum(map(supervised_tokens, batches))
     tokens = sum(batch["input_ids"].numel() for batch in batches)
     signalled = progress.signals[0] if progress.signals else 0
     counts = torch.tensor([supervised, tokens, signalled], dtype=torch.float64, device=place.device)
@@ -173,7 +174,7 @@ def _validate(engine, stage, data, items, s, place, progress, epoch, log, bar):
     sums = torch.zeros(2, dtype=torch.float64, device=place.device)
     for batch in validation_batches(data, items, place.rank, place.world, s.batch_size, s.seed):
         sums[0] += loss_sum(engine.module, {name: tensor.to(place.device) for name, tensor in batch.items()})
-        sums[1] += (batch["labels"] != -100).sum()
+        sums[1] += supervised_tokens(batch)
     dist.all_reduce(sums)
     engine.train()
     if log is None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from data_provider.data_factory import epoch_steps, item_rng
 from data_provider.manifests import item_paths, record_paths
 from model.forecasting import causal_examples, forecast_examples
-from model.packing import collate
-from model.prompts import Example, training_example
+from model.packing import Example, collate
+from model.prompts import training_example
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class StageTwo:
 
 @dataclass(frozen=True)
 class StageThree:
-    """Stage 3's examples: the items are those of a QA or report manifest."""
+    """Stage 3's examples: the items are those of a QA or report manifest, or lists of those that share an ECG."""
 
     store: object
     vocabulary: object
@@ -33,8 +33,20 @@ class StageThree:
     task: str
 
     def examples(self, item, rng):
-        ecgs = [self.store[path] for path in item_paths(item)]
-        return [training_example(self.tokenizer, self.vocabulary, self.prompts, item, self.task, ecgs)]
+        words = (self.tokenizer, self.vocabulary, self.prompts)
+        share, items = isinstance(item, list), item if isinstance(item, list) else [item]
+        return [
+            training_example(*words, one, self.task, [self.store[path] for path in item_paths(one)], share)
+            for one in items
+        ]
+
+
+def share_ecgs(items):
+    """The items in lists, one list an ECG (or pair of ECGs), in order of first appearance."""
+    lists = {}
+    for item in items:
+        lists.setdefault(tuple(item_paths(item)), []).append(item)
+    return list(lists.values())
 
 
 def pretraining_paths(manifests):
@@ -81,9 +93,11 @@ def validation_batches(stage, items, rank, world, batch_size, seed):
 
 
 def longest_example(stage, items, tries=256):
-    """Most tokens that one of the items takes, of those with the longest texts."""
+    """Most tokens that one sequence takes, of the items with the longest texts."""
 
     def text_length(item):
+        if isinstance(item, list):
+            return max(map(text_length, item))
         return 0 if isinstance(item, str) else len(str(item)) + 4000 * len(item_paths(item))
 
     likely = sorted(items, key=text_length, reverse=True)[:tries]

@@ -11,8 +11,8 @@ from model.checkpoint_files import check_fits, llm_hash, resolve_checkpoint
 from model.checkpoints import build_model, load_model, load_weights, save_checkpoint
 from model.forecasting import PUBLISHED_WINDOWS, causal_examples, forecast_examples, windows_for
 from model.heartllm import generate, loss_sum, trainable_parameters
-from model.packing import collate, pack
-from model.prompts import Example, prompt_ids, read_prompts, training_example
+from model.packing import Example, collate, pack
+from model.prompts import prompt_ids, read_prompts, training_example
 from model.tiny_llm import tiny_llm
 from model.vocabulary import add_ecg_tokens
 from tests.shared import SHARED, needs_shared
@@ -175,6 +175,23 @@ def test_packed_and_separate_sequences_have_the_same_loss(tiny):
             ids, labels = torch.tensor([example.input_ids]), torch.tensor([example.labels])
             plain += model(input_ids=ids, labels=labels).loss.item() * int((labels[:, 1:] != -100).sum())
     assert together == pytest.approx(separate, rel=1e-5) and together == pytest.approx(plain, rel=1e-5)
+
+
+def test_questions_that_share_an_ecg_have_the_losses_of_separate_ones(tiny):
+    """The shared ECG saves most of the work; a branch that saw another's answer would be a leak."""
+    model, _, vocabulary = build_model(tiny, 64, "full")
+    rng = random.Random(1)
+    examples = []
+    for ecg_length, questions in ((30, 3), (20, 2), (12, 1)):
+        ecg = [rng.randrange(vocabulary.text_size) for _ in range(ecg_length)]
+        for _ in range(questions):
+            rest = [rng.randrange(vocabulary.text_size) for _ in range(rng.randrange(4, 9))]
+            examples.append(Example(ecg + rest, [-100] * (ecg_length + 2) + rest[2:], shared=ecg_length))
+    shared = collate(examples, vocabulary.pad)
+    assert shared["input_ids"].numel() < 0.7 * sum(len(e.input_ids) for e in examples) + 30
+    with torch.no_grad():
+        separate = sum(loss_sum(model, collate([Example(e.input_ids, e.labels)], vocabulary.pad)) for e in examples)
+        assert loss_sum(model, shared).item() == pytest.approx(separate.item(), rel=1e-5)
 
 
 def test_pack_places_every_sequence_once():

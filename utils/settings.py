@@ -64,6 +64,7 @@ class Settings:
     lora_dropout: float = _setting(0.05, TUNE, "dropout before LoRA", low=0, high=0.9)
     pretrain_objective: str = _setting("forecast", "p", "predict the end of windows of five lengths (published), or every next code", choices=("forecast", "causal"))
     prompts: str = _setting("", "fe", "a JSON file with other prompt words; empty uses model/prompts.py's", path=True, must_exist=True)
+    share_ecg: bool = _setting(False, "f", "compute an ECG once for all questions on it; needs PROMPTS with the ECG first; BATCH_SIZE counts ECGs")
     # training
     stage: str = _setting("", LLM, "pretrain, finetune or test: checked against the launcher", choices=("", "pretrain", "finetune", "test"))
     tasktype: str = _setting("qa", "fe", "answer questions, or write reports", choices=("qa", "report"))
