@@ -40,9 +40,9 @@ check_python() {
 
 # The simulated data set that env/demo/ describes; quick when it is there already.
 make_demo_data() {
-    "$PYTHON" -m data_provider.simulate --out "$REPO/dataset/demo/files" --patients 1500 --seed 0 || return $?
+    "$PYTHON" -m data_provider.simulate --out "$REPO/dataset/demo/files" --patients 1300 --seed 0 || return $?
     "$PYTHON" -m data_provider.prepare ptbxl --root "$REPO/dataset/demo/files" --out "$REPO/dataset" --name demo \
-        --questions-per-ecg 6
+        --questions-per-ecg 7
 }
 
 # The demo's env files work by themselves too.
