@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+import wfdb
 
 from data_provider.other_files import read_other
 from data_provider.records import LEADS, RecordError, main, read_record
@@ -54,6 +55,30 @@ def test_real_files_give_their_known_values(ecgdatakit, name, samples, rate, fir
     assert (note or "") in " ".join(record.notes)
     residual = record.signal[1] - record.signal[0] - record.signal[2]
     assert np.nanmax(np.abs(residual)) < 0.02 * max(1, np.nanmax(np.abs(record.signal[:3])))
+
+
+@needs_shared
+@pytest.mark.parametrize("name", ["challenge/HR06000", "challenge/Q0017", "challenge/HR00599", "ptb/s0010_re"])
+def test_wfdb_files_equal_the_librarys_own_reading(name):
+    record = wfdb.rdrecord(str(OTHER / name))
+    rows = [[lead.upper() for lead in record.sig_name].index(lead.upper()) for lead in LEADS]
+    np.testing.assert_array_equal(read_record(OTHER / name).signal, record.p_signal.T[rows].astype(np.float32))
+
+
+@needs_shared
+@pytest.mark.parametrize("name", ["scp/Example.scp", "dicom/anonymous_ecg.dcm", "philips/129DYPRG.XML"])
+def test_other_files_equal_the_librarys_own_reading(ecgdatakit, name):
+    signals = {lead.label: lead.samples for lead in ecgdatakit.FileParser().parse(OTHER / name).leads}
+    signal = read_record(OTHER / name).signal
+    expected = np.stack([signals[lead] for lead in LEADS])[:, : signal.shape[1]]
+    np.testing.assert_array_equal(signal, expected.astype(np.float32))
+
+
+@needs_shared
+def test_a_dicom_file_equals_pydicoms_reading():
+    pydicom = pytest.importorskip("pydicom", reason="needs requirements-optional.txt")
+    values = pydicom.dcmread(OTHER / "dicom/anonymous_ecg.dcm").waveform_array(0)  # microvolts
+    np.testing.assert_allclose(read_record(OTHER / "dicom/anonymous_ecg.dcm").signal, values.T / 1000, atol=1e-6)
 
 
 @needs_shared
