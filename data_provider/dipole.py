@@ -40,7 +40,7 @@ class Wave:
     before: float
     after: float
     vector: np.ndarray
-    follows_qt: bool = False  # ST and T move with the QT interval of each beat
+    follows_qt: bool = False  # the T wave moves with the QT interval of each beat
 
     def scaled(self, factor):
         return replace(self, vector=self.vector * factor)
@@ -76,7 +76,7 @@ NORMAL_QRS = {
 # Left bundle branch block: no septal q, two slow humps to the left and back (the notch), about 150 ms.
 CLBBB_QRS = {
     "R": (0.042, 0.0150, (0.95, 0.45, 0.75)),
-    "R2": (0.070, 0.0150, (0.25, 0.10, 0.55)),
+    "R2": (0.072, 0.0150, (0.48, 0.20, 0.70)),
     "R'": (0.102, 0.0165, (0.95, 0.40, 0.75)),
 }
 # Right bundle branch block: a normal first half, then a slow vector to the right and the front, about 140 ms.
@@ -99,7 +99,7 @@ PVC_QRS = (
 )
 # ST and T vectors: (ST, T). Infarctions by stage, as PTB-XL's infarction_stadium1 has them.
 NORMAL_ST_T = ((0.0, 0.0, 0.0), (0.33, 0.27, -0.20))
-CLBBB_ST_T = ((-0.12, -0.04, -0.20), (-0.50, -0.20, -0.50))
+CLBBB_ST_T = ((-0.10, -0.04, -0.15), (-0.50, -0.20, -0.50))
 CRBBB_ST_T = ((0.0, 0.0, 0.02), (0.32, 0.25, 0.22))
 LVH_ST_T = ((-0.16, -0.04, -0.14), (-0.46, -0.12, -0.38))
 IMI_ST_T = {
@@ -112,7 +112,7 @@ AMI_ST_T = {
     "Stadium II": ((0.0, 0.0, -0.05), (-0.22, 0.14, 0.38)),
     "Stadium III": ((0.0, 0.0, 0.0), (0.26, 0.24, 0.02)),
 }
-IMI_Q = (0.022, 0.0105, (0.00, -0.62, -0.30))
+IMI_Q = (0.023, 0.0115, (0.00, -0.78, -0.30))
 AMI_Q = (0.024, 0.0110, (0.05, 0.05, 0.75))
 
 
@@ -147,13 +147,14 @@ def sinus_beat(findings, stage, axis, pr, qt, gain, rng):
     if "AMI" in findings:
         table["Q"] = AMI_Q
         table["R"] = (*table["R"][:2], np.add(table["R"][2], (0.0, 0.0, 0.38)))
+        table["S"] = (*table["S"][:2], np.add(table["S"][2], (0.0, 0.0, -0.25)))
     stretch = rng.uniform(0.94, 1.06)
     qrs = {name: _wave(c * stretch, w * stretch, _vary(v, rng)) for name, (c, w, v) in table.items()}
-    waves = _turn_to_axis(qrs, axis)
+    waves = _turn_to_axis(qrs, axis, conduction)
     if "AFIB" not in findings:
         waves |= _p_wave(pr, rng)
     st, t = _st_t(conduction, findings, stage)
-    waves |= _st_t_waves(st, t, qt, 0.5 * max(w.centre + 2 * w.after for w in qrs.values()), rng)
+    waves |= _st_t_waves(st, t, qt, max(wave.centre + 2 * wave.after for wave in qrs.values()), rng)
     return _voltage(Beat(waves, qt), findings, gain, rng)
 
 
@@ -162,7 +163,7 @@ def ventricular_beat(gain, qt, rng):
     table = PVC_QRS[int(rng.integers(len(PVC_QRS)))]
     qrs = {name: _wave(c, w, _vary(v, rng) * gain) for name, (c, w, v) in table.items()}
     against = -0.5 * qrs["R'"].vector
-    return Beat(qrs | _st_t_waves(0.25 * against, against, qt, 0.075, rng), qt)
+    return Beat(qrs | _st_t_waves(0.25 * against, against, qt, 0.15, rng), qt)
 
 
 def _vary(vector, rng):
@@ -192,13 +193,12 @@ def _st_t(conduction, findings, stage):
     return np.add(st, own_st), np.add(own_t, np.subtract(t, NORMAL_ST_T[1]))
 
 
-def _st_t_waves(st, t, qt, qrs_middle, rng):
+def _st_t_waves(st, t, qt, qrs_end, rng):
     """A plateau from the QRS into a T wave that rises slowly, falls faster and ends (tangent) at ``qt``."""
     after = 0.036
     peak = qt - 2 * after
-    start = 2 * qrs_middle
-    return {
-        "ST": _wave(0.5 * (start + peak), max(0.03, 0.28 * (peak - start)), st, follows_qt=True),
+    return {  # the ST segment starts at its full height, at the J point
+        "ST": _wave(qrs_end + 0.01, 0.014, st, max(0.04, 0.55 * (peak - qrs_end))),
         "T": _wave(peak, 0.056, _vary(t, rng), after, follows_qt=True),
     }
 
@@ -214,19 +214,21 @@ def net_axis(area):
     return np.degrees(np.arctan2((two - 0.5 * one) * 2 / np.sqrt(3), one))
 
 
-def _turn_to_axis(qrs, axis):
-    """Turn the QRS waves after the septal one in the frontal plane until the net axis is ``axis``."""
-    first = [wave for name, wave in qrs.items() if name == "Q"]
-    later = {name: wave for name, wave in qrs.items() if name != "Q"}
-    angles = np.radians(np.arange(-180, 180, 0.5))
-    x, y, z = _area(later.values())
-    turned = np.stack([np.cos(angles) * x - np.sin(angles) * y, np.sin(angles) * x + np.cos(angles) * y,
-                       np.full_like(angles, z)], axis=-1) + (_area(first) if first else 0.0)
-    away = np.abs((net_axis(turned) - axis + 180) % 360 - 180)
-    away[np.abs(angles) > np.radians(130)] = np.inf
-    best = angles[np.argmin(away)]
-    turn = np.array([[np.cos(best), -np.sin(best), 0], [np.sin(best), np.cos(best), 0], [0, 0, 1.0]])
-    return qrs | {name: replace(wave, vector=turn @ wave.vector) for name, wave in later.items()}
+def _turn_to_axis(qrs, axis, conduction):
+    """Turn the QRS in the frontal plane until its net axis is ``axis``.
+
+    The septal wave stays as it is. So does the late wave of right bundle branch block, which is not counted either:
+    there the axis is that of the first half, the left ventricle's.
+    """
+    counted = {name: wave for name, wave in qrs.items() if not (conduction == "CRBBB" and name == "R'")}
+    turning = {name: wave for name, wave in counted.items() if name != "Q"}
+    angles = np.radians(np.arange(-130, 130, 0.5))
+    cos, sin = np.cos(angles), np.sin(angles)
+    (x, y, z), whole = _area(turning.values()), _area(counted.values())
+    turned = np.stack([cos * x - sin * y, sin * x + cos * y, np.full_like(angles, z)], axis=-1) + whole - (x, y, z)
+    best = np.argmin(np.abs((net_axis(turned) - axis + 180) % 360 - 180))
+    turn = np.array([[cos[best], -sin[best], 0], [sin[best], cos[best], 0], [0, 0, 1.0]])
+    return qrs | {name: replace(wave, vector=turn @ wave.vector) for name, wave in turning.items()}
 
 
 def _voltage(beat, findings, gain, rng):
@@ -319,12 +321,12 @@ def electrode_noise(rng, muscle, mains, drift):
     muscle, mains, drift : array [9]
         RMS in mV at each of ELECTRODES: broad-band muscle noise (15-150 Hz), 50 Hz hum, slow baseline (under 0.6 Hz).
     """
-    length = 8192  # longer than the record, since noise made from a spectrum repeats itself after this
+    length = 6000  # longer than the record, since noise made from a spectrum repeats itself after this
     frequency = np.fft.rfftfreq(length, 1 / SAMPLE_RATE)
     slow = np.where((frequency > 0.04) & (frequency < 0.6), 1 / np.maximum(frequency, 0.1), 0.0)
     fast = 1 / (1 + (15 / np.maximum(frequency, 0.1)) ** 4) / (1 + (frequency / 110) ** 4)
     unit = [shape / np.sqrt(2 * np.sum(shape**2)) for shape in (slow, fast)]  # RMS 1 after the inverse transform
-    spectrum = rng.standard_normal((9, len(frequency), 2)) @ np.array([1, 1j]) / np.sqrt(2)
+    spectrum = rng.standard_normal((9, 2 * len(frequency))).view(complex) / np.sqrt(2)
     density = np.outer(drift, unit[0]) + np.outer(muscle, unit[1])
     noise = np.fft.irfft(spectrum * density, length)[:, :SAMPLES] * length
     hum = 2 * np.pi * 50 * np.arange(SAMPLES) / SAMPLE_RATE + rng.uniform(0, 6.28, (9, 1))

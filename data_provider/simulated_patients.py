@@ -97,7 +97,7 @@ def draw_patient(seed, number):
     chronic = kinds[rng.choice(len(kinds), p=list(CHRONIC.values()))]
     # inferior Q waves turn the axis themselves; calling that left axis deviation would be double counting
     left = rng.random() < 0.27 and "IMI" not in chronic and not healthy
-    axis = rng.uniform(-62, -38) if left else rng.uniform(5, 35) if "IMI" in chronic else rng.uniform(8, 75)
+    axis = rng.uniform(-62, -38) if left else rng.uniform(2, 25) if "IMI" in chronic else rng.uniform(8, 75)
     sex = int(rng.integers(2))
     height = rng.normal(176 if sex == 0 else 164, 7)
     weight = rng.normal(25.5, 4) * (height / 100) ** 2
@@ -197,8 +197,8 @@ def _noise_levels(ecg, rng):
     drift = np.full(9, rng.uniform(0.008, 0.020)) * rng.uniform(0.7, 1.3, 9)
     if ecg.static:
         hit = np.isin(ELECTRODES, ecg.static[1])
-        muscle[hit] += rng.uniform(0.04, 0.07)
-        mains[hit] += rng.uniform(0.03, 0.06)
+        muscle[hit] += rng.uniform(0.03, 0.055)
+        mains[hit] += rng.uniform(0.025, 0.05)
     if ecg.drift:
         drift[np.isin(ELECTRODES, ecg.drift[1])] += rng.uniform(0.22, 0.40)
     return muscle, mains, drift
