@@ -156,7 +156,7 @@ def _fit(signal, sample_rate, path, policy):
 
 def _close_gaps(signal, sample_rate, path, policy):
     """Interpolate short runs of missing samples along each lead; at an end the nearest sample is held."""
-    if np.isfinite(signal).all():
+    if np.isfinite(signal.min()) and np.isfinite(signal.max()):  # NaN makes both NaN
         return signal
     missing, signal = ~np.isfinite(signal), signal.copy()
     for lead, gaps in enumerate(missing):

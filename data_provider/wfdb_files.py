@@ -149,11 +149,11 @@ def read_header(path):
         raise ValueError(f"the header says {sample_rate:g} samples a second")
     if samples < 0 or samples * count > MAX_VALUES:
         raise ValueError(f"the header declares {samples} samples, more than the {MAX_VALUES // count} that are read")
-    header = {"sample_rate": sample_rate, "samples": samples, "notes": [], "names": [], "units": [], "signals": []}
+    header = {"sample_rate": sample_rate, "samples": samples}
+    header |= {"notes": [], "names": [], "units": [], "signals": [], "twin_key": []}
     for number, line in enumerate(lines[1 : 1 + count], 1):
         _read_signal_line(line, number, header)
-    # first samples and checksums: records that differ in them differ
-    header["twin_key"] = (samples, *(tuple(line.split(None, 7)[5:7]) for line in lines[1 : 1 + count]))
+    header["twin_key"] = (samples, *header["twin_key"])
     return header
 
 
@@ -176,6 +176,7 @@ def _read_signal_line(line, number, header):
     header["names"].append(name)
     header["units"].append(unit)
     header["signals"].append({**signal, "gain": gain or 200.0, "baseline": baseline})
+    header["twin_key"] += words[5:7]  # first sample and checksum: records that differ in them differ
 
 
 @functools.lru_cache  # the same few words in all headers of a data set
