@@ -12,8 +12,6 @@ from data_provider.annotations import FINDINGS
 from data_provider.balance import Findings, Group, balance
 from data_provider.inventory import Items
 
-# question type -> share of the questions an ECG may be asked
-QUOTAS = {"single-verify": 0.5, "single-choose": 0.25, "single-query": 0.25}
 MOST_FREQUENT = 0.6  # no answer of a verify template may exceed this share
 
 VERIFY = {
@@ -54,7 +52,7 @@ def make_questions(ecgs, statements, questions_per_ecg=12, min_positives=5, seed
         With `split`, `ecg_id`, `path`, `background` and `found` (see `data_provider.annotations.annotate`).
     statements : Statements
     questions_per_ecg : int
-        No ECG is asked more than this (3 at least: one of each type).
+        No ECG is asked more than this.
     min_positives : int
         Findings with fewer ECGs in the training split are not asked about.
     seed : int
@@ -74,9 +72,8 @@ def make_questions(ecgs, statements, questions_per_ecg=12, min_positives=5, seed
     items, question_ids, not_asked = {}, {}, 0
     for split in ("train", "valid", "test"):
         chosen = []
-        for question_type, quota in QUOTAS.items():
+        for question_type, limit in _limits(questions_per_ecg).items():
             groups = _groups(question_type, by_split[split], asked, statements)
-            limit = max(1, round(questions_per_ecg * quota))
             balanced, left_out = balance(groups, limit, random.Random(f"{seed} {split} {question_type}"))
             chosen += [(question_type, *entry) for entry in balanced]
             not_asked += left_out
@@ -85,6 +82,13 @@ def make_questions(ecgs, statements, questions_per_ecg=12, min_positives=5, seed
         items[split] = Items(functools.partial(_items, chosen, question_ids))
         check_balance(items[split])
     return items, not_asked
+
+
+def _limits(questions_per_ecg):
+    """Question type -> most questions about one ECG: half of them verify, a quarter choose, the others query."""
+    verify = min(questions_per_ecg, max(1, questions_per_ecg // 2))
+    choose = min(questions_per_ecg - verify, max(1, questions_per_ecg // 4))
+    return {"single-verify": verify, "single-choose": choose, "single-query": questions_per_ecg - verify - choose}
 
 
 def check_balance(items, most_frequent=MOST_FREQUENT):

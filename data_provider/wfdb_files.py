@@ -123,12 +123,13 @@ def read_header(path):
     """A WFDB header as a dict, checked. ValueError says what is wrong with it."""
     try:
         with open(path, "rb") as file:
-            text = file.read(MAX_HEADER + 1)
+            size = os.fstat(file.fileno()).st_size
+            text = file.read() if size <= MAX_HEADER else b""
     except FileNotFoundError:
         raise ValueError("no such record (neither the file nor its .hea)") from None
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror})") from error
-    if len(text) > MAX_HEADER or b"\0" in text:
+    if size > MAX_HEADER or b"\0" in text:
         raise ValueError("is not a WFDB header")
     lines = text.decode("utf-8", errors="replace").splitlines()  # comments may be in any encoding
     lines = [line for line in lines if line.strip() and not line.startswith("#")]
