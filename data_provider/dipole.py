@@ -240,9 +240,9 @@ def _voltage(beat, findings, gain, rng):
     if "LVH" in findings:  # SV1 + RV5 or RV6 from 3.5 mV; the patient's gain must not hide it
         factor = rng.uniform(3.9, 5.2) / sokolow
         return beat.scaled(factor, np.sqrt(factor))
-    if "CLBBB" in findings:
-        return beat.scaled(gain, gain)
-    factor = np.clip(gain, 0.75 / limb, max(0.75 / limb, 3.1 / sokolow))
+    factor = max(gain, 0.75 / limb)  # clear of low voltage, and of hypertrophy where its index is read
+    if "CLBBB" not in findings:
+        factor = max(0.75 / limb, min(factor, 3.1 / sokolow))
     return beat.scaled(factor, factor)
 
 

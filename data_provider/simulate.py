@@ -74,8 +74,8 @@ def simulate(out, patients, seed, fresh=False, workers=1, progress=True):
     Returns
     -------
     dict
-        What ``simulation.json`` holds: version, seed, patients, records, database_sha256, finished; and "reused", True
-        when nothing had to be done.
+        What ``simulation.json`` holds: version, seed, patients, records, the tables' SHA-256, finished; and "reused",
+        True when nothing had to be done.
     """
     out = Path(out)
     if patients < 1 or seed < 0:
@@ -98,7 +98,8 @@ def simulate(out, patients, seed, fresh=False, workers=1, progress=True):
     statements = [(code, text, *kinds, "", text, "", "", "", "") for code, text, *kinds in STATEMENT_ROWS]
     _write_csv(out / STATEMENTS, STATEMENT_COLUMNS, statements)
     _write_csv(out / DATABASE, COLUMNS, rows)
-    done = wanted | {"records": len(rows), "database_sha256": sha256_file(out / DATABASE), "finished": True}
+    digests = {"database_sha256": sha256_file(out / DATABASE), "statements_sha256": sha256_file(out / STATEMENTS)}
+    done = wanted | {"records": len(rows), **digests, "finished": True}
     write_json(out / SIMULATION, done)
     return done | {"reused": False}
 
@@ -120,12 +121,16 @@ def _finished(out, wanted):
     """The content of simulation.json if ``out`` holds the wanted simulation, whole; None otherwise."""
     if not (out / SIMULATION).is_file():
         return None
-    found = read_json(out / SIMULATION)
+    try:
+        found = read_json(out / SIMULATION)
+    except UserError:  # half a file is no proof of anything: make the simulation again
+        return None
     asked = wanted | {"finished": True}
     if not isinstance(found, dict) or any(found.get(key) != value for key, value in asked.items()):
         return None
-    if not (out / DATABASE).is_file() or sha256_file(out / DATABASE) != found.get("database_sha256"):
-        return None
+    for name, digest in ((DATABASE, "database_sha256"), (STATEMENTS, "statements_sha256")):
+        if not (out / name).is_file() or sha256_file(out / name) != found.get(digest):
+            return None
     size = SAMPLES * len(LEADS) * 2
     for number in range(1, found["records"] + 1):
         header, data = (out / _path(number).with_suffix(suffix) for suffix in (".hea", ".dat"))

@@ -23,6 +23,7 @@ from data_provider.dipole import (
 
 SECONDS = SAMPLES / SAMPLE_RATE
 FOLDS = 10
+ECTOPIC_QT = 0.40  # of ventricular beats, in s
 STAGES = ("Stadium I", "Stadium II", "Stadium III")
 # What a patient keeps from ECG to ECG, with its share of the patients. Infarction is not drawn with left bundle branch
 # block (which hides it), nor with anything that would contradict its own criteria.
@@ -173,21 +174,26 @@ def _quality(kinds, there, rng):
 
 def signal(ecg):
     """The twelve leads [12, 5000] of an ECG, int16 at 1000 adu/mV, and its ventricular rate per minute."""
-    patient = ecg.patient
-    heart = np.random.default_rng([patient.seed, patient.number, 1000])  # the same heart in all of a patient's ECGs
-    rng = np.random.default_rng([patient.seed, patient.number, 1001 + ecg.which])
+    rng = np.random.default_rng([ecg.patient.seed, ecg.patient.number, 1001 + ecg.which])
     onsets, qt, ectopic = beat_times(ecg, rng)
-    marks = {*ecg.findings, ecg.rhythm}
-    beat = sinus_beat(marks, ecg.stage, patient.axis, ecg.pr, ecg.qt, patient.gain, heart)
-    extra = ventricular_beat(patient.gain * (0.45 if "LVOLT" in marks else 1.0), 0.40, heart)
-    path = dipole_path([(beat, onsets[~ectopic], qt[~ectopic]), (extra, onsets[ectopic], np.full(ectopic.sum(), 0.40))])
+    beat, extra = heart_beats(ecg)
+    path = dipole_path([(beat, onsets[~ectopic], qt[~ectopic]), (extra, onsets[ectopic], qt[ectopic])])
     if ecg.rhythm == "AFIB":
-        path += fibrillation(rng) * (0.6 if "LVOLT" in marks else 1.0)
-    time = np.arange(SAMPLES) / SAMPLE_RATE  # breathing turns the heart and moves the electrodes
+        path += fibrillation(rng) * (0.6 if "LVOLT" in ecg.findings else 1.0)
+    time = np.arange(SAMPLES) / SAMPLE_RATE  # breathing moves the heart under the electrodes
     path *= 1 + 0.04 * np.sin(2 * np.pi * rng.uniform(0.2, 0.33) * time + rng.uniform(0, 6.28))
     seen = onsets[(onsets > 0) & (onsets < SECONDS)]
     rate = 60 * (len(seen) - 1) / (seen[-1] - seen[0])
     return twelve_leads(independent_leads(path) + electrode_noise(rng, *_noise_levels(ecg, rng))), rate
+
+
+def heart_beats(ecg):
+    """The conducted and the ectopic beat of an ECG (dipole.Beat), free of noise."""
+    patient = ecg.patient
+    rng = np.random.default_rng([patient.seed, patient.number, 1000])  # the same heart in all of a patient's ECGs
+    conducted = sinus_beat({*ecg.findings, ecg.rhythm}, ecg.stage, patient.axis, ecg.pr, ecg.qt, patient.gain, rng)
+    low = 0.45 if "LVOLT" in ecg.findings else 1.0
+    return conducted, ventricular_beat(patient.gain * low, ECTOPIC_QT, rng)
 
 
 def _noise_levels(ecg, rng):
@@ -216,12 +222,14 @@ def beat_times(ecg, rng):
     onsets = -2 * rr + rng.uniform(0, rr) + np.concatenate([[0.0], np.cumsum(intervals)])
     ectopic = np.zeros(len(onsets), bool)
     inside = np.flatnonzero((onsets > 0.9 + 0.5 * rr) & (onsets < SECONDS - 0.8))
-    for _ in range(ecg.ectopics):  # early by a third, with a full compensatory pause: the sinus node goes on unmoved
-        free = [k for k in inside if not ectopic[k - 1 : k + 2].any()]
-        if free:
-            ectopic[free[int(rng.integers(len(free)))]] = True
-    onsets = np.where(ectopic, onsets - rng.uniform(0.30, 0.40) * rr, onsets)
+    places = inside[int(rng.integers(2)) :: 2]  # never two in a row
+    places = places if len(places) >= ecg.ectopics else inside[::2]
+    ectopic[rng.choice(places, ecg.ectopics, replace=False)] = True
+    # Early by a third, with a full compensatory pause: the sinus node goes on unmoved. In fibrillation, where the beat
+    # before may be near, never into its refractory time.
+    early = np.maximum(onsets - rng.uniform(0.30, 0.40) * rr, np.concatenate([[-np.inf], onsets[:-1] + 0.34]))
+    onsets = np.where(ectopic, early, onsets)
     # in fibrillation the QT interval follows the intervals before it, slowly
     before = np.concatenate([[rr], np.diff(onsets)])
     qt = ecg.qt * np.cbrt(0.8 + 0.2 * before / rr) if ecg.rhythm == "AFIB" else np.full(len(onsets), ecg.qt)
-    return onsets, qt, ectopic
+    return onsets, np.where(ectopic, ECTOPIC_QT, qt), ectopic
