@@ -7,6 +7,8 @@ half no, and no open question has an answer that is right more than half of the 
 import dataclasses
 from collections import Counter, defaultdict
 
+A_ROUND = 4  # ECGs of each answer that a group takes in a round
+
 
 @dataclasses.dataclass
 class Group:
@@ -36,11 +38,6 @@ class Group:
     rest: tuple | None = None
     known: list = ()
     excluded: set = frozenset()
-
-    def rarest(self):
-        """How many ECGs the second most frequent answer has."""
-        sizes = [len(ecgs) for ecgs in self.answers.values()]
-        return _second([*sizes, len(self.known) - len(self.excluded)] if self.rest else sizes)
 
 
 class Findings:
@@ -108,7 +105,9 @@ class Findings:
 
 
 def balance(groups, limit, rng):
-    """Choose ECGs for each group: those asked least first, no answer ahead of the next.
+    """Choose ECGs for each group, in rounds: in each a group takes a few ECGs of every answer, as long as it can.
+
+    So a group with many ECGs doesn't use up what they may be asked before the others had their turn.
 
     Parameters
     ----------
@@ -123,40 +122,66 @@ def balance(groups, limit, rng):
     left_out : int
         How many more (group, ECG) there would have been.
     """
-    groups = list(groups)
-    of_template = Counter(group.template for group in groups)
-    # Rare groups first; but a template with hundreds of them may not use up what an ECG may be asked
-    groups.sort(key=lambda group: (group.rarest() * of_template[group.template], group.text))
-    used, chosen, possible = Counter(), [], 0
-    for group in groups:
-        free = {answer: _least_asked(ecgs, used, limit, rng) for answer, ecgs in sorted(group.answers.items())}
-        possible += sum(map(len, group.answers.values()))
-        if group.rest:
-            needed = max(map(len, free.values()), default=0)
-            free[group.rest] = _draw(group, needed, used, limit, rng)
-            possible += len(group.known) - len(group.excluded)
-        most = _second(list(map(len, free.values())))
-        for answer, ecgs in free.items():
-            for ecg in sorted(ecgs[:most], key=lambda ecg: ecg.ecg_id):
-                used[ecg.ecg_id] += 1
-                chosen.append((group, answer, ecg))
+    used = Counter()
+    drawings = [_Drawing(group, used, limit, rng) for group in groups]
+    active = drawings
+    while active:
+        active = [drawing for drawing in active if drawing.take(A_ROUND)]
+    chosen = [entry for drawing in drawings for entry in drawing.balanced()]
+    possible = sum(drawing.possible for drawing in drawings)
     return chosen, possible - len(chosen)
 
 
-def _least_asked(ecgs, used, limit, rng):
-    ecgs = [ecg for ecg in ecgs if used[ecg.ecg_id] < limit]
-    rng.shuffle(ecgs)
-    return sorted(ecgs, key=lambda ecg: used[ecg.ecg_id])
+class _Drawing:
+    """The ECGs that one group has taken, and those that it may still take."""
 
+    def __init__(self, group, used, limit, rng):
+        self.group, self._used, self._limit, self._rng = group, used, limit, rng
+        self._open = {answer: rng.sample(ecgs, len(ecgs)) for answer, ecgs in sorted(group.answers.items())}
+        self.possible = sum(map(len, self._open.values()))
+        self._all_tried = not group.rest
+        if group.rest:
+            self.possible += len(group.known) - len(group.excluded)
+            # many times more than needed: a part of them will do, at first
+            needed = 4 * max(map(len, self._open.values()), default=0) + 64
+            self._open[group.rest] = self._rest(min(needed, len(group.known)))
+        self._taken = {answer: [] for answer in self._open}
 
-def _draw(group, needed, used, limit, rng):
-    """``needed`` ECGs of the rest, or as many as there are; the least asked of a sample."""
-    for size in (4 * needed + 64, len(group.known)):
-        sample = rng.sample(group.known, min(size, len(group.known)))
-        ecgs = _least_asked([ecg for ecg in sample if ecg.ecg_id not in group.excluded], used, limit, rng)
-        if len(ecgs) >= needed:
-            break
-    return ecgs[:needed]
+    def take(self, count):
+        """Take up to ``count`` ECGs of each answer, of none more than of the second; False when that is none."""
+        fresh = {answer: self._next(answer, count) for answer in self._open}
+        most = _second(list(map(len, fresh.values())))
+        for answer, ecgs in fresh.items():
+            self._open[answer] += ecgs[most:]
+            self._taken[answer] += ecgs[:most]
+            self._used.update(ecg.ecg_id for ecg in ecgs[:most])
+        return most > 0
+
+    def balanced(self):
+        """What was taken, no answer ahead of the next over all rounds, in the order of ecg_id."""
+        most = _second(list(map(len, self._taken.values())))
+        for answer, ecgs in self._taken.items():
+            yield from ((self.group, answer, ecg) for ecg in sorted(ecgs[:most], key=lambda ecg: ecg.ecg_id))
+
+    def _next(self, answer, count):
+        """Up to ``count`` ECGs of an answer that may still be asked; those that may not are forgotten."""
+        found, waiting = [], self._open[answer]
+        while len(found) < count:
+            if not waiting:
+                if answer != self.group.rest or self._all_tried:
+                    break
+                self._all_tried = True
+                tried = {ecg.ecg_id for ecg in [*self._taken[answer], *found]}
+                waiting += [ecg for ecg in self._rest(len(self.group.known)) if ecg.ecg_id not in tried]
+                continue
+            ecg = waiting.pop()
+            if self._used[ecg.ecg_id] < self._limit:
+                found.append(ecg)
+        return found
+
+    def _rest(self, count):
+        sample = self._rng.sample(self.group.known, count)
+        return [ecg for ecg in sample if ecg.ecg_id not in self.group.excluded]
 
 
 def _second(sizes):
