@@ -1,36 +1,19 @@
-"""The physics of the simulated ECGs: a moving heart dipole, seen by twelve leads, recorded by noisy electrodes.
+"""The heart of the simulated ECGs: a dipole that moves with every beat, as each finding bends its path.
 
 Each wave of a beat (P, Q, R, S, T and their parts) is a Gaussian in time whose amplitude is a vector: x to the
 patient's left, y to the feet, z to the back, in mV of the Frank leads. The sum over waves and beats is the dipole's
-path; a lead field projects it to the leads.
+path; lead_field.py turns it into the leads.
 
 Sources: waves as Gaussians, McSharry et al., IEEE Trans Biomed Eng 50 (2003) 289; the dipole in three dimensions,
-Sameni et al., EURASIP J Adv Signal Process 2007, 043407; the lead field, Dower, Machado and Osborne, Clin Cardiol 3
-(1980) 87. What each finding does to the waves follows textbook criteria, AHA/ACCF/HRS 2009 (J Am Coll Cardiol 53,
-976-1011), and is drawn, not fitted to anyone's recordings.
+Sameni et al., EURASIP J Adv Signal Process 2007, 043407. What each finding does to the waves follows textbook criteria,
+AHA/ACCF/HRS 2009 (J Am Coll Cardiol 53, 976-1011), and is drawn, not fitted to anyone's recordings.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-SAMPLE_RATE = 500
-SAMPLES = 5000
-LIMB, CHEST = 2, 6  # the independent leads: I and II, V1..V6; the other four limb leads follow from I and II
-DOWER = np.array(
-    [
-        [0.632, -0.235, 0.059],  # I
-        [0.235, 1.066, -0.132],  # II
-        [-0.515, 0.157, -0.917],  # V1
-        [0.044, 0.164, -1.387],  # V2
-        [0.882, 0.098, -1.277],  # V3
-        [1.213, 0.127, -0.601],  # V4
-        [1.125, 0.127, -0.086],  # V5
-        [0.831, 0.076, 0.230],  # V6
-    ]
-)
-ELECTRODES = ("RA", "LA", "LL", "V1", "V2", "V3", "V4", "V5", "V6")
-
+from data_provider.lead_field import DOWER, SAMPLE_RATE, SAMPLES, independent_leads
 
 @dataclass(frozen=True)
 class Wave:
@@ -303,44 +286,3 @@ def fibrillation(rng):
     size = 1 + 0.4 * np.sin(2 * np.pi * rng.uniform(0.3, 0.9) * time + rng.uniform(0, 6.28))
     wave = size * (np.sin(phase) + 0.35 * np.sin(2 * phase + 1.0))
     return rng.uniform(0.7, 1.3) * np.outer((-0.02, 0.06, -0.075), wave)
-
-
-def independent_leads(dipole):
-    """Leads I, II, V1..V6 [8, T] in mV of a dipole [3, T] (Dower's lead field)."""
-    return DOWER @ dipole
-
-
-def electrode_noise(rng, muscle, mains, drift):
-    """What the electrodes add to the leads I, II, V1..V6 [8, SAMPLES], in mV.
-
-    Noise arises at the nine electrodes, so that it reaches the leads as it does in life: the right arm's in I, II and
-    aVR, a chest electrode's in its own lead alone, and Einthoven's law holds for it too.
-
-    Parameters
-    ----------
-    muscle, mains, drift : array [9]
-        RMS in mV at each of ELECTRODES: broad-band muscle noise (15-150 Hz), 50 Hz hum, slow baseline (under 0.6 Hz).
-    """
-    length = 6000  # longer than the record, since noise made from a spectrum repeats itself after this
-    frequency = np.fft.rfftfreq(length, 1 / SAMPLE_RATE)
-    slow = np.where((frequency > 0.04) & (frequency < 0.6), 1 / np.maximum(frequency, 0.1), 0.0)
-    fast = 1 / (1 + (15 / np.maximum(frequency, 0.1)) ** 4) / (1 + (frequency / 110) ** 4)
-    unit = [shape / np.sqrt(2 * np.sum(shape**2)) for shape in (slow, fast)]  # RMS 1 after the inverse transform
-    spectrum = rng.standard_normal((9, 2 * len(frequency))).view(complex) / np.sqrt(2)
-    density = np.outer(drift, unit[0]) + np.outer(muscle, unit[1])
-    noise = np.fft.irfft(spectrum * density, length)[:, :SAMPLES] * length
-    hum = 2 * np.pi * 50 * np.arange(SAMPLES) / SAMPLE_RATE + rng.uniform(0, 6.28, (9, 1))
-    noise += np.sqrt(2) * np.asarray(mains)[:, None] * np.sin(hum)
-    central = noise[:3].mean(axis=0)  # Wilson's central terminal
-    return np.concatenate([noise[1:2] - noise[0], noise[2:3] - noise[0], noise[3:] - central])
-
-
-def twelve_leads(independent):
-    """All twelve leads [12, T], int16 at 1000 adu/mV, in the standard order, from I, II, V1..V6 [8, T] in mV.
-
-    III, aVR, aVL and aVF are made from the rounded I and II: II = I + III exactly, the others to half a unit.
-    """
-    adu = np.rint(independent * 1000).astype(np.int64)
-    one, two = adu[0], adu[1]
-    limb = np.stack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2])
-    return np.clip(np.concatenate([np.rint(limb), adu[2:]]), -32767, 32767).astype(np.int16)

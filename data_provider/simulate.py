@@ -3,7 +3,7 @@
     python -m data_provider.simulate --out dataset/demo/files --patients 600 --seed 1
 
 The layout, column names and codes are PTB-XL's (Wagner et al., Sci Data 7 (2020) 154), so that the code for real data
-reads it; the ECGs are drawn (dipole.py, simulated_patients.py), no patient's recording is in them. Only the 500 Hz
+reads it; the ECGs are drawn (simulated_patients.py, dipole.py, lead_field.py), no patient's recording is in them. Only the 500 Hz
 records are written, and the columns for what is not simulated (second infarctions, bursts, pacemakers) stay empty.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data_provider.dipole import SAMPLE_RATE, SAMPLES
+from data_provider.lead_field import SAMPLE_RATE, SAMPLES
 from data_provider.simulated_patients import draw_ecg, draw_patient, signal
 from data_provider.simulated_reports import write_report
 from utils.tools import UserError, entry_point, read_json, sha256_file, write_atomically, write_json

@@ -8,18 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_provider.dipole import (
-    ELECTRODES,
-    SAMPLE_RATE,
-    SAMPLES,
-    dipole_path,
-    electrode_noise,
-    fibrillation,
-    independent_leads,
-    sinus_beat,
-    twelve_leads,
-    ventricular_beat,
-)
+from data_provider.dipole import dipole_path, fibrillation, sinus_beat, ventricular_beat
+from data_provider.lead_field import ELECTRODES, SAMPLE_RATE, SAMPLES, electrode_noise, independent_leads, twelve_leads
 
 SECONDS = SAMPLES / SAMPLE_RATE
 FOLDS = 10

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 import wfdb
 
-from data_provider.dipole import BEFORE, DOWER, SAMPLE_RATE, beat_dipole, independent_leads, net_axis, voltages
+from data_provider.dipole import BEFORE, beat_dipole, net_axis, voltages
+from data_provider.lead_field import DOWER, SAMPLE_RATE, independent_leads
 from data_provider.simulate import COLUMNS, LEADS, STATEMENT_COLUMNS, main, simulate, write_record
 from data_provider.simulated_patients import beat_times, draw_ecg, draw_patient, heart_beats, signal
 from data_provider.simulated_reports import write_report
