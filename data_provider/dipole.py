@@ -15,6 +15,7 @@ import numpy as np
 
 from data_provider.lead_field import DOWER, SAMPLE_RATE, SAMPLES, independent_leads
 
+
 @dataclass(frozen=True)
 class Wave:
     """One Gaussian: ``centre`` in s after the QRS onset, widths (standard deviations) in s, ``vector`` in mV."""

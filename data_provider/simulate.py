@@ -3,8 +3,8 @@
     python -m data_provider.simulate --out dataset/demo/files --patients 600 --seed 1
 
 The layout, column names and codes are PTB-XL's (Wagner et al., Sci Data 7 (2020) 154), so that the code for real data
-reads it; the ECGs are drawn (simulated_patients.py, dipole.py, lead_field.py), no patient's recording is in them. Only the 500 Hz
-records are written, and the columns for what is not simulated (second infarctions, bursts, pacemakers) stay empty.
+reads it; the ECGs are drawn (simulated_patients.py, dipole.py, lead_field.py), no patient's recording is in them. Only
+the 500 Hz records are written; the columns for what is not simulated (second infarctions, bursts, pacemakers) stay empty.
 """
 
 import argparse
