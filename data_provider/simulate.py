@@ -4,7 +4,7 @@
 
 The layout, column names and codes are PTB-XL's (Wagner et al., Sci Data 7 (2020) 154), so that the code for real data
 reads it; the ECGs are drawn (simulated_patients.py, dipole.py, lead_field.py), no patient's recording is in them. Only
-the 500 Hz records are written; the columns for what is not simulated (second infarctions, bursts, pacemakers) stay empty.
+the 500 Hz records are written; columns for what is not simulated (second infarctions, bursts, pacemakers) stay empty.
 """
 
 import argparse
