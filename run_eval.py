@@ -128,7 +128,8 @@ def main_process(plan):
         texts = generate_all(reader, items, ecg_of[control], settings, rank, world, control)
         if rank == 0:
             rows = [prediction_row(index, items[index], texts[index], task) for index in sorted(texts)]
-            attach_floor(rows, manifest, read_manifest(plan.train, task), task)
+            if not control:
+                attach_floor(rows, manifest, read_manifest(plan.train, task), task)
             write_predictions(path, rows)
     if rank == 0:
         write_json(plan.folder / "provenance.json", plan.provenance)

@@ -16,10 +16,10 @@ def scores(results):
     for path in sorted(Path(results).glob("*_test/metrics.json")):
         metrics, name = read_json(path), path.parent.name.removesuffix("_test").replace("_", ", ")
         if "exact_match" in metrics:
-            shuffled = metrics.get("controls", {}).get("shuffled")
-            values = [metrics, metrics["floor"], shuffled["exact_match"] if shuffled else None]
-            values[0] = metrics["exact_match"]
-            rows.append((f"{name}: exact match, {metrics['count']} questions", *(percent(v, "overall") for v in values)))
+            shuffled = metrics.get("controls", {}).get("shuffled", {}).get("exact_match")
+            values = [metrics["exact_match"], metrics["floor"], shuffled]
+            what = f"{name}: exact match, {metrics['count']} questions"
+            rows.append((what, *(percent(value, "overall") for value in values)))
             for kind in sorted(metrics["exact_match"]["by_question_type"]):
                 cells = [percent(v["by_question_type"] if v else None, kind) for v in values]
                 rows.append((f"    {kind}", *cells))
@@ -89,8 +89,8 @@ def print_table(head, rows):
     """Columns as wide as they must be, numbers to the right."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     for row in [head, tuple("-" * width for width in widths), *rows]:
-        first, *others = row
-        print(first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)), sep="  ")
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        print(row[0].ljust(widths[0]), *cells[1:], sep="  ")
 
 
 if __name__ == "__main__":
