@@ -51,7 +51,7 @@ class Settings:
     patience: int = _setting(3, "t", "validations without improvement before training stops; 0 never stops", low=0)
     max_minutes: float = _setting(0.0, "t", "longest training time in minutes; 0 is no limit", low=0)
     log_root: str = _setting("ecg_tokenizer/result_tokenzier", "t", "where the tokenizer and its logs go", path=True)
-    workers: int = _setting(0, ALL, "processes that read ECG files; 0 reads in the main one", low=0)
+    workers: int = _setting(0, ALL, "threads that read ECG files; 0 reads in the main one", low=0)
     # the language model
     llm: str = _setting("", LLM, "a label for the LLM, recorded with the results")
     local_llm_path: str = _setting(TINY_LLM, LLM, "folder of a causal LM; `tiny` is the embedded one", path=True, must_exist=True)
