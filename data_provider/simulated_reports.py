@@ -1,42 +1,37 @@
 """The report of a simulated ECG: short English sentences, lower case, that follow from its findings alone.
 
-Two cardiologists write them, each in his own fixed words; which of them reads an ECG is drawn.
+One wording a finding, so that what a model gets wrong is the finding, not a turn of phrase that nobody could foresee.
 """
 
-AXIS = ("left axis deviation.", "axis deviated to the left."), ("normal axis.", "axis normal.")
 RHYTHM = {
-    "SR": ("sinus rhythm, rate {}.", "regular sinus rhythm at {} per minute."),
-    "SBRAD": ("sinus bradycardia, rate {}.", "sinus rhythm, slow, at {} per minute."),
-    "STACH": ("sinus tachycardia, rate {}.", "sinus rhythm, fast, at {} per minute."),
-    "AFIB": ("atrial fibrillation, ventricular rate {}.", "no p waves, atrial fibrillation at {} per minute."),
+    "SR": "sinus rhythm",
+    "SBRAD": "sinus bradycardia",
+    "STACH": "sinus tachycardia",
+    "AFIB": "atrial fibrillation",
 }
 # In the order in which a report names them: conduction, infarction, hypertrophy, voltage, QT, ectopic beats
 FINDINGS = {
-    "1AVB": ("first degree av block.", "pr interval prolonged."),
-    "CLBBB": ("left bundle branch block.", "broad qrs with left bundle branch block."),
-    "CRBBB": ("right bundle branch block.", "broad qrs with right bundle branch block."),
-    "IMI": ("{} inferior myocardial infarction.", "inferior infarction, {}."),
-    "AMI": ("{} anterior myocardial infarction.", "anterior infarction, {}."),
-    "LVH": ("left ventricular hypertrophy with strain.", "high voltage with strain, left ventricular hypertrophy."),
-    "LVOLT": ("low qrs voltage.", "low voltage in all leads."),
-    "LNGQT": ("prolonged qt interval.", "qt interval too long."),
-    "PVC": ("{} ventricular premature complex{}.", "ventricular ectopy, {} beat{}."),
+    "1AVB": "first degree av block.",
+    "CLBBB": "left bundle branch block.",
+    "CRBBB": "right bundle branch block.",
+    "IMI": "{stage} inferior myocardial infarction.",
+    "AMI": "{stage} anterior myocardial infarction.",
+    "LVH": "left ventricular hypertrophy with strain.",
+    "LVOLT": "low qrs voltage.",
+    "LNGQT": "prolonged qt interval.",
+    "PVC": "{count} ventricular premature complex{plural}.",
 }
-STAGES = {"Stadium I": ("acute", "early"), "Stadium II": ("subacute", "recent"), "Stadium III": ("old", "old")}
-NORMAL = "normal ecg.", "no abnormality found."
-NOISE = ("static noise.", "disturbed by static noise."), ("baseline drift.", "baseline drifts.")
+STAGES = {"Stadium I": "acute", "Stadium II": "subacute", "Stadium III": "old"}
 COUNTS = "no", "one", "two", "three"
 
 
-def write_report(ecg, rate, reader):
-    """The report of an ``Ecg`` whose ventricular rate was measured; ``reader`` is 0 or 1. At most about 30 words."""
-    parts = [RHYTHM[ecg.rhythm][reader].format(round(rate / 10) * 10), AXIS[0 if ecg.patient.axis < -30 else 1][reader]]
-    for name, texts in FINDINGS.items():
-        if name in ecg.findings:
-            stage = STAGES[ecg.stage][reader] if ecg.stage else ""
-            words = (COUNTS[ecg.ectopics], ("s", "es")[reader == 0] * (ecg.ectopics > 1)) if name == "PVC" else (stage,)
-            parts.append(texts[reader].format(*words))
+def write_report(ecg, rate):
+    """The report of an ``Ecg`` whose ventricular rate (a minute) was measured. At most about 30 words."""
+    parts = [f"{RHYTHM[ecg.rhythm]}, rate {round(rate / 10) * 10}."]
+    parts.append("left axis deviation." if ecg.patient.axis < -30 else "normal axis.")
+    words = {"stage": STAGES.get(ecg.stage), "count": COUNTS[ecg.ectopics], "plural": "es" * (ecg.ectopics > 1)}
+    parts += [text.format(**words) for name, text in FINDINGS.items() if name in ecg.findings]
     if ecg.findings == ("NORM",):
-        parts.append(NORMAL[reader])
-    parts += [text[reader] for text, there in zip(NOISE, (ecg.static, ecg.drift), strict=True) if there]
+        parts.append("normal ecg.")
+    parts += [text for text, leads in (("static noise.", ecg.static), ("baseline drift.", ecg.drift)) if leads]
     return " ".join(parts)
