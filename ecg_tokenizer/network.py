@@ -1,10 +1,10 @@
-"""The tokenizer's default network: cheap ends, all the thought at few wide positions.
+"""The tokenizer's default network: cheap ends, all the thought at the code rate.
 
-The signal is cut into patches, one for every ``group`` codes (16 samples x 12 leads a code, for 313 codes); each
-position sees its patch and half of each neighbour's, all leads at once. Convolutional blocks along the positions decide
-what the position's codes should say together, the quantiser writes them down one by one, the same kind of blocks read
-them, and overlapping patches are added up to the signal again. Nothing runs at the sampling rate, which is what makes
-it fast on a CPU. Why this and not something else: EXPERIMENTS.md.
+The signal is cut into one patch a code (16 samples x 12 leads for 313 codes); each position sees its patch and half of
+each neighbour's, all leads at once. Convolutional blocks along the positions decide what the code should say, the
+quantiser writes it down, the same kind of blocks read it, and overlapping patches are added up to the signal again.
+Nothing runs at the sampling rate, which is what makes it fast on a CPU. Why this and not something else:
+EXPERIMENTS.md.
 """
 
 import math
@@ -27,11 +27,10 @@ class NetworkConfig:
     levels: tuple = (6, 6, 6, 6)
     codebook_size: int = 1296
     codes_per_ecg: int = 313
-    group: int = 2
-    width: int = 192
+    width: int = 128
     encoder_depth: int = 4
     decoder_depth: int = 4
-    kernel: int = 5
+    kernel: int = 9
 
 
 def build_network(config):
@@ -52,15 +51,14 @@ class DefaultNetwork(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.codes, self.group = config.codes_per_ecg, config.group
-        self.positions = math.ceil(self.codes / self.group)
-        self.patch = math.ceil(SAMPLES / self.codes) * self.group
+        self.positions = config.codes_per_ecg
+        self.patch = math.ceil(SAMPLES / self.positions)
         self.quantizer = make_quantizer(config.quantizer, config.levels, config.codebook_size)
         width, wide_patch = config.width, LEADS * 2 * self.patch
         self.stem = nn.Linear(wide_patch, width)
         self.encoder = blocks(width, config.kernel, config.encoder_depth)
-        self.to_code = nn.Linear(width, self.group * self.quantizer.dim)
-        self.from_code = nn.Linear(self.group * self.quantizer.dim, width)
+        self.to_code = nn.Linear(width, self.quantizer.dim)
+        self.from_code = nn.Linear(self.quantizer.dim, width)
         self.decoder = blocks(width, config.kernel, config.decoder_depth)
         self.head = nn.Linear(width, wide_patch)
 
@@ -68,17 +66,14 @@ class DefaultNetwork(nn.Module):
         """Signals [B, 12, 5000] -> what the quantiser rounds, [B, F, dim]."""
         left = self.patch // 2
         right = (self.positions + 1) * self.patch - SAMPLES - left
-        windows = F.pad(x, (left, right)).unfold(-1, 2 * self.patch, self.patch)  # [B, 12, positions, 2 patch]
+        windows = F.pad(x, (left, right)).unfold(-1, 2 * self.patch, self.patch)  # [B, 12, F, 2 patch]
         h = self.stem(windows.transpose(1, 2).flatten(2))
-        z = self.to_code(self.encoder(h)).unflatten(-1, (self.group, -1)).flatten(1, 2)
-        return z[:, : self.codes]  # the last group may have codes to spare
+        return self.to_code(self.encoder(h))
 
     def decode(self, values):
         """Values [B, F, dim] -> signals [B, 12, 5000]; each writes its patch and half of its neighbours'."""
-        spare = self.positions * self.group - self.codes
-        values = F.pad(values, (0, 0, 0, spare)).unflatten(1, (self.positions, self.group)).flatten(2)
         h = self.head(self.decoder(self.from_code(values)))
-        h = h.unflatten(-1, (LEADS, 2, self.patch)).permute(3, 0, 2, 1, 4)  # [2, B, 12, positions, patch]
+        h = h.unflatten(-1, (LEADS, 2, self.patch)).permute(3, 0, 2, 1, 4)  # [2, B, 12, F, patch]
         first, second = h.flatten(3)
         whole = F.pad(first, (0, self.patch)) + F.pad(second, (self.patch, 0))
         left = self.patch // 2
@@ -90,7 +85,7 @@ class DefaultNetwork(nn.Module):
 
 
 def blocks(width, kernel, depth):
-    """A stack of blocks with a norm at its end, [B, positions, width] -> the same."""
+    """A stack of blocks with a norm at its end, [B, F, width] -> the same."""
     return nn.Sequential(*[Block(width, kernel) for _ in range(depth)], nn.LayerNorm(width))
 
 

@@ -9,7 +9,7 @@ from ecg_tokenizer.codec import EcgTokenizer
 from ecg_tokenizer.network import NetworkConfig, build_network
 from tests.wfdb_maker import write_record
 
-SMALL = NetworkConfig(codes_per_ecg=50, group=1, width=16, encoder_depth=1, decoder_depth=1)
+SMALL = NetworkConfig(codes_per_ecg=50, width=16, encoder_depth=1, decoder_depth=1)
 
 
 def small_tokenizer(seed=0, config=SMALL):
