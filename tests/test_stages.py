@@ -200,6 +200,20 @@ def test_a_checkpoint_of_another_tokenizer_is_refused_before_anything_long(world
     assert done.returncode == 2 and "another ECG tokenizer" in done.stderr
 
 
+def test_an_item_longer_than_the_llm_reads_is_refused_before_training(world, pretrained, tmp_path):
+    """Two ECGs in one prompt need twice the room: better said at once than found by a crash."""
+    import shutil
+
+    short = tmp_path / "llm"
+    shutil.copytree(next((world / "one").glob("tiny_llm_v*")), short)
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 256}))
+    words = settings(world, tmp_path / "results", TASKTYPE="qa", LOCAL_LLM_PATH=short)
+    done = run("run_main.py", "finetune", *words, check=False)
+    assert done.returncode == 2 and "reads 256 at most" in done.stderr
+    assert not (tmp_path / "results/qa_demo_finetune/log.jsonl").exists()
+
+
 @needs_shared
 def test_the_authors_checkpoints_run_from_settings_to_scores(world, tmp_path):
     """Their tokenizer, LLM adapter and words go through eval as they are."""
