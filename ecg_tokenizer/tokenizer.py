@@ -18,6 +18,7 @@ from utils.runs import FINISHED, STARTED, finish_run, is_finished, start_run
 from utils.settings import load_settings, require, unused_keys
 from utils.tools import UserError, entry_point, read_json, seed_everything, sha256_file, sha256_json
 
+VERSION = 3  # raise it when the same settings train another network: finished runs are then made anew
 CACHE_FROM = 4000  # ECGs; more are kept in a memory-mapped file (240 kB each) in place of memory
 
 
@@ -42,6 +43,7 @@ def make_plan(argv):
         check_records_exist(items, settings.root_ecg, path)
         paths[split] = record_paths(items)
     inputs = {
+        "version": VERSION,
         "manifests": [sha256_file(path) for path in manifests.values()],
         "records": sha256_json([[p, file_signature(settings.root_ecg, p)] for part in paths.values() for p in part]),
     }
