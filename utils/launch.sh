@@ -29,7 +29,8 @@ prepare_environment() {
     # Threads that wait give the core away soon: on a busy machine, spinning ones slow a run ten times and more.
     export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-1000}"
     # One line a process says what it computes on; the libraries' own lines only bury it.
-    export TOKENIZERS_PARALLELISM=false TRANSFORMERS_VERBOSITY=error DS_ACCELERATOR="${DS_ACCELERATOR:-}"
+    export TOKENIZERS_PARALLELISM=false TRANSFORMERS_VERBOSITY=error PYTHONWARNINGS="${PYTHONWARNINGS:-ignore::FutureWarning}"
+    export DS_ACCELERATOR="${DS_ACCELERATOR:-}"
     if [ -z "$DS_ACCELERATOR" ]; then
         if command -v nvidia-smi >/dev/null 2>&1; then unset DS_ACCELERATOR; else DS_ACCELERATOR=cpu; fi
     fi
@@ -70,6 +71,6 @@ run_stage() {
     command -v numactl >/dev/null 2>&1 || [ "$processes" = 1 ] || echo "note: without numactl, processes are not bound to cores"
     local port
     port="$("$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
-    "$PYTHON" -m deepspeed.launcher.runner --num_gpus "$processes" --master_port "$port" --no_local_rank \
+    "$PYTHON" -m deepspeed.launcher.runner --num_gpus "$processes" --master_port "$port" --no_local_rank --log_level error \
         "$script" "$stage" "$@"
 }
