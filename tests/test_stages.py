@@ -35,6 +35,14 @@ def torchrun(script, *words, processes=2):
                "--rdzv_endpoint=127.0.0.1:0", str(REPOSITORY / script), *words)  # fmt: skip
 
 
+def launch(script, *words):
+    """A launcher, as users call it, in the environment of these tests."""
+    environment = ENVIRONMENT | {"VIRTUAL_ENV": sys.prefix}
+    command = ["bash", str(REPOSITORY / script), *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
 def losses(folder, key="loss"):
     lines = map(json.loads, (Path(folder) / "log.jsonl").read_text().splitlines())
     return {line["step"]: line[key] for line in lines if key in line}
@@ -119,8 +127,9 @@ def test_two_processes_train_and_answer_as_one(world, pretrained):
     """Same global batch, same losses; same answers, none lost and none twice."""
     common = {"TASKTYPE": "qa", "MAX_STEPS": 20, "PRETRAIN_PATH": pretrained / "checkpoint/checkpoint_epoch0"}
     run("run_main.py", "finetune", *settings(world, world / "one", **common))
-    torchrun("run_main.py", "finetune",
-             *settings(world, world / "two", **common | {"BATCH_SIZE": 2, "NUM_PROCESSES": 2}))  # fmt: skip
+    env = world / "two.env"
+    env.write_text("\n".join(settings(world, world / "two", **common | {"BATCH_SIZE": 2})))
+    launch("finetune.sh", str(env), "NUM_PROCESSES=2")
     one, two = (losses(world / name / "qa_demo_finetune") for name in ("one", "two"))
     assert sorted(one) == list(range(1, 21)) and max(abs(one[step] - two[step]) for step in one) < 1e-4
 
