@@ -43,7 +43,7 @@ check_python() {
 
 # The simulated data set that env/demo/ describes; quick when it is there already.
 make_demo_data() {
-    "$PYTHON" -m data_provider.simulate --out "$REPO/dataset/demo/files" --patients 2000 --seed 0 || return $?
+    "$PYTHON" -m data_provider.simulate --out "$REPO/dataset/demo/files" --patients 1300 --seed 0 || return $?
     "$PYTHON" -m data_provider.prepare ptbxl --root "$REPO/dataset/demo/files" --out "$REPO/dataset" --name demo \
         --questions-per-ecg 7
 }
