@@ -1,5 +1,6 @@
 """The twelve leads: their names as files write them, their order, and the equations that tie the limb leads."""
 
+import functools
 import re
 
 import numpy as np
@@ -21,6 +22,7 @@ _FROM_I_AND_II = {
 LIMB_LEADS = tuple(_FROM_I_AND_II)
 
 
+@functools.lru_cache(1024)  # the same few names in all files of a data set
 def standard_name(name):
     """The lead's name as in `LEADS`, whatever its case or prefix ("AVR", "lead v1"); None for any other signal."""
     return _STANDARD.get(_PREFIX.sub("", name.strip()).strip().upper())
