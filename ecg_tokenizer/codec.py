@@ -36,7 +36,7 @@ class EcgTokenizer:
         self.network = network.eval().requires_grad_(False).float()
         self.config = config
         self.n_codes = network.quantizer.n_codes
-        self.codes_per_ecg = config.codes_per_ecg
+        self.codes_per_ecg = config.codes_per_ecg * config.residual_depth
         self._stored_config = stored_config or config_to_json(config)
         arrays = {name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()}
         self.fingerprint = weights.fingerprint(self._stored_config, arrays)

@@ -20,13 +20,14 @@ LEADS, SAMPLES = 12, 5000
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What a tokenizer's network is made of; saved with its weights."""
+    """What a tokenizer's network is made of; saved with its weights. ``codes_per_ecg`` counts positions."""
 
     architecture: str = "default"
     quantizer: str = "fsq"
     levels: tuple = (6, 6, 6, 6)
     codebook_size: int = 1296
     codes_per_ecg: int = 313
+    residual_depth: int = 1
     width: int = 128
     encoder_depth: int = 4
     decoder_depth: int = 4
@@ -53,7 +54,7 @@ class DefaultNetwork(nn.Module):
         super().__init__()
         self.positions = config.codes_per_ecg
         self.patch = math.ceil(SAMPLES / self.positions)
-        self.quantizer = make_quantizer(config.quantizer, config.levels, config.codebook_size)
+        self.quantizer = make_quantizer(config)
         width, wide_patch = config.width, LEADS * 2 * self.patch
         self.stem = nn.Linear(wide_patch, width)
         self.encoder = blocks(width, config.kernel, config.encoder_depth)

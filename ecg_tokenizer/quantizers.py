@@ -19,29 +19,50 @@ class FSQ(nn.Module):
     ----------
     levels : sequence of int
         Levels of each dimension; with (6, 6, 6, 6) a code is v0 + 6 v1 + 36 v2 + 216 v3.
+    depth : int
+        Codes a position. Each after the first writes down what the one before rounded away, over the same levels, so
+        every stage works at its own scale (arXiv 2508.15860 on why it must), and in an alphabet of its own.
     """
 
-    def __init__(self, levels):
+    def __init__(self, levels, depth=1):
         super().__init__()
-        self.n_codes = math.prod(levels)
+        self.n_codes = depth * math.prod(levels)
         self.dim = len(levels)
+        self.depth = depth
         steps = torch.tensor(levels, dtype=torch.float32) - 1
         radix = torch.tensor([math.prod(levels[:d]) for d in range(len(levels))])
         self.register_buffer("steps", steps, persistent=False)
         self.register_buffer("radix", radix, persistent=False)
 
     def forward(self, z):
-        """Quantise ``z`` float32 [..., dim]: (values in 0..1 [..., dim], codes int64 [...], loss 0)."""
-        position = torch.sigmoid(z) * self.steps
-        level = torch.round(position)
-        quantised = position + (level - position).detach()
-        codes = (level.long() * self.radix).sum(-1)
-        return quantised / self.steps, codes, z.new_zeros(())
+        """Quantise ``z`` float32 [B, F, dim]: (values in 0..1 [B, F, dim], codes int64 [B, F * depth], loss 0)."""
+        position = rest = torch.sigmoid(z) * self.steps
+        levels = []
+        for _ in range(self.depth):
+            levels.append(torch.round(rest))
+            rest = (rest - levels[-1] + 0.5) * self.steps  # what is left lies in -0.5..0.5 of a step
+        levels = torch.stack(levels, dim=-2)  # [B, F, depth, dim]
+        quantised = position + (self._join(levels) - position).detach()
+        codes = (levels.long() * self.radix).sum(-1) + self._alphabets()
+        return quantised / self.steps, codes.flatten(-2), z.new_zeros(())
 
     def from_codes(self, codes):
-        """The values in 0..1 that `forward` gives for these codes."""
+        """The values in 0..1 [B, F, dim] that `forward` gives for these codes [B, F * depth]."""
+        codes = codes.unflatten(-1, (-1, self.depth)) - self._alphabets()
         levels = torch.div(codes[..., None], self.radix, rounding_mode="floor") % (self.steps + 1).long()
-        return levels / self.steps
+        return self._join(levels) / self.steps
+
+    def _alphabets(self):
+        """The first code of each stage, [depth]."""
+        return torch.arange(self.depth, device=self.radix.device) * (self.n_codes // self.depth)
+
+    def _join(self, levels):
+        """Positions on the first stage's scale, [B, F, dim], of the stages' levels [B, F, depth, dim]."""
+        position, scale = levels[..., 0, :], 1.0
+        for stage in range(1, self.depth):
+            position = position + (levels[..., stage, :] / self.steps - 0.5) * scale
+            scale = scale / self.steps
+        return position
 
 
 class VQ(nn.Module):
@@ -73,9 +94,9 @@ class VQ(nn.Module):
         return self.book.get_output_from_indices(codes)
 
 
-def make_quantizer(kind, levels, codebook_size):
-    """The quantiser that the settings name."""
-    return FSQ(levels) if kind == "fsq" else VQ(codebook_size)
+def make_quantizer(config):
+    """The quantiser that a `NetworkConfig` names."""
+    return FSQ(config.levels, config.residual_depth) if config.quantizer == "fsq" else VQ(config.codebook_size)
 
 
 def code_use(counts):

@@ -19,6 +19,7 @@ from utils.settings import load_settings, require, unused_keys
 from utils.tools import UserError, entry_point, read_json, seed_everything, sha256_file, sha256_json
 
 VERSION = 3  # raise it when the same settings train another network: finished runs are then made anew
+MOST_CODES = 65_000  # uint16 holds them and the amplitude's
 CACHE_FROM = 4000  # ECGs; more are kept in a memory-mapped file (240 kB each) in place of memory
 
 
@@ -53,11 +54,13 @@ def make_plan(argv):
 
 def check_network(settings):
     """A `UserError` where the settings ask for a network that cannot be."""
-    n_codes = math.prod(settings.levels)
-    if settings.quantizer == "fsq" and n_codes > 65535:
-        raise UserError(f"LEVELS={','.join(map(str, settings.levels))}: {n_codes} codes, 65535 can be stored")
+    n_codes = settings.residual_depth * math.prod(settings.levels)
+    if settings.quantizer == "fsq" and n_codes > MOST_CODES:
+        raise UserError(f"LEVELS={','.join(map(str, settings.levels))}: {n_codes} codes, {MOST_CODES} can be stored")
+    if settings.quantizer == "vq" and settings.residual_depth > 1:
+        raise UserError("RESIDUAL_DEPTH needs QUANTIZER=fsq")
     if settings.architecture == "published":
-        fixed = {"quantizer": "fsq", "levels": (6, 6, 6, 6), "codes_per_ecg": 313}
+        fixed = {"quantizer": "fsq", "levels": (6, 6, 6, 6), "codes_per_ecg": 313, "residual_depth": 1}
         for name, value in fixed.items():
             if getattr(settings, name) != value:
                 text = ",".join(map(str, value)) if isinstance(value, tuple) else value
@@ -86,9 +89,8 @@ def run_plan(plan):
     if s.architecture == "published":
         config = NetworkConfig(architecture="published")
     else:
-        config = NetworkConfig(
-            quantizer=s.quantizer, levels=s.levels, codebook_size=s.codebook_size, codes_per_ecg=s.codes_per_ecg
-        )
+        names_of_network = ("quantizer", "levels", "codebook_size", "codes_per_ecg", "residual_depth")
+        config = NetworkConfig(**{name: getattr(s, name) for name in names_of_network})
     network = build_network(config).to(device).train()
     parameters = sum(parameter.numel() for parameter in network.parameters())
     print(

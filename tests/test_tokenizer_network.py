@@ -33,6 +33,22 @@ def test_fsq_lets_the_gradient_through():
     torch.testing.assert_close(z.grad, torch.full_like(z, 0.25))  # the sigmoid's slope at 0
 
 
+def test_each_residual_code_refines_the_one_before():
+    z = torch.linspace(-4, 4, 2000)[None, :, None].repeat(1, 1, 2)
+    errors = []
+    for depth in (1, 2, 3):
+        quantizer = FSQ((6, 4), depth)
+        values, codes, _ = quantizer(z)
+        assert codes.shape == (1, 2000 * depth)
+        stage = codes.unflatten(-1, (2000, depth)) // 24
+        assert torch.equal(stage, torch.arange(depth).expand_as(stage))  # each stage in an alphabet of its own
+        torch.testing.assert_close(quantizer.from_codes(codes), values)
+        errors.append((values - torch.sigmoid(z)).abs().amax((0, 1)))
+    torch.testing.assert_close(errors[0], torch.tensor([0.5 / 5, 0.5 / 3]), rtol=0.05, atol=0)
+    torch.testing.assert_close(errors[1], torch.tensor([0.5 / 25, 0.5 / 9]), rtol=0.05, atol=0)
+    torch.testing.assert_close(errors[2], torch.tensor([0.5 / 125, 0.5 / 27]), rtol=0.1, atol=0)
+
+
 def test_vq_gives_vectors_of_its_codebook():
     torch.manual_seed(0)
     quantizer = VQ(32, dim=4).train()
