@@ -1,8 +1,8 @@
 """The codes of a data set's records, encoded once and found again.
 
-A folder with ``codes.npy`` (uint16 [N, F], memory-mapped), ``index.jsonl`` (one line a record: its row, or why it was
-left out, and the signature of its file) and ``meta.json`` (what the codes were made with). Rows are appended first and
-their index lines after: a run that is killed leaves a store that opens, without the rows that no line names.
+A folder with ``codes.npy`` (uint16 [N, row_length], memory-mapped), ``index.jsonl`` (one line a record: its row, or why
+it was left out, and the signature of its file) and ``meta.json`` (what the codes were made with). Rows are appended
+first and their index lines after: a run that is killed leaves a store that opens, without the rows that no line names.
 """
 
 import fcntl
@@ -15,14 +15,14 @@ import numpy as np
 
 from utils.tools import UserError, read_json, sha256_json, write_json
 
-FORMAT = 1
+FORMAT = 2
 CODES, INDEX, META, LOCK = "codes.npy", "index.jsonl", "meta.json", "lock"
 
 
 def store_folder(codes_root, tokenizer_fingerprint, policy, root):
     """The folder for the codes of the records below ``root``, made with this tokenizer and signal policy."""
     root = Path(root).resolve()
-    key = sha256_json([tokenizer_fingerprint, policy.fingerprint(), str(root)])
+    key = sha256_json([FORMAT, tokenizer_fingerprint, policy.fingerprint(), str(root)])
     return Path(codes_root) / f"{root.name}_{key[:16]}"
 
 
@@ -38,7 +38,7 @@ class CodeStore:
     def __init__(self, folder, meta):
         self.folder, self.meta = Path(folder), meta
         self.rows, self.bad, self.signatures = {}, {}, {}
-        self.codes_per_ecg = meta["codes_per_ecg"]
+        self.row_length = meta["row_length"]
         self._read_index()
         used = 1 + max(self.rows.values(), default=-1)
         self._codes = self._map_codes(used)
@@ -52,7 +52,7 @@ class CodeStore:
         for key, value in expected.items():
             if not isinstance(meta, dict) or meta.get(key) != value:
                 raise UserError(f"{folder}: these codes were made {names[key]}; choose another CODES_ROOT or delete it")
-        if not isinstance(meta.get("codes_per_ecg"), int) or meta["codes_per_ecg"] < 1:
+        if not isinstance(meta.get("row_length"), int) or meta["row_length"] < 1:
             raise UserError(f"{folder}/{META}: no number of codes an ECG; delete the folder")
         return cls(folder, meta)
 
@@ -84,21 +84,21 @@ class CodeStore:
     def _map_codes(self, rows):
         path = self.folder / CODES
         if not rows:
-            return np.empty((0, self.codes_per_ecg), np.uint16)
-        offset = len(_header(0, self.codes_per_ecg))
-        if not path.is_file() or path.stat().st_size < offset + rows * self.codes_per_ecg * 2:
+            return np.empty((0, self.row_length), np.uint16)
+        offset = len(_header(0, self.row_length))
+        if not path.is_file() or path.stat().st_size < offset + rows * self.row_length * 2:
             raise UserError(f"{path}: shorter than its index says; delete {self.folder} to encode anew")
-        return np.memmap(path, np.uint16, "r", offset, (rows, self.codes_per_ecg))
+        return np.memmap(path, np.uint16, "r", offset, (rows, self.row_length))
 
 
 class StoreWriter:
     """Appends to a store's folder; one writer at a time (see `locked`)."""
 
-    def __init__(self, folder, tokenizer_fingerprint, policy, codes_per_ecg):
-        self.folder, self.codes_per_ecg = Path(folder), codes_per_ecg
+    def __init__(self, folder, tokenizer_fingerprint, policy, row_length):
+        self.folder, self.row_length = Path(folder), row_length
         if not (self.folder / META).is_file():
             meta = {"format": FORMAT, "tokenizer": tokenizer_fingerprint, "policy": policy.fingerprint()}
-            write_json(self.folder / META, {**meta, "codes_per_ecg": codes_per_ecg})
+            write_json(self.folder / META, {**meta, "row_length": row_length})
         self.store = CodeStore.open(self.folder, tokenizer_fingerprint, policy)
         self.rows = len(self.store._codes)
         if (self.folder / INDEX).is_file():  # a line that was cut off by a kill goes
@@ -106,12 +106,12 @@ class StoreWriter:
             os.truncate(self.folder / INDEX, text.rfind(b"\n") + 1)
 
     def append(self, records, codes, signatures, bad):
-        """Add the codes [n, F] of ``records``, and ``bad`` (path -> reason); on disk when this returns."""
-        header = _header(self.rows + len(codes), self.codes_per_ecg)
+        """Add the rows [n, row_length] of ``records``, and ``bad`` (path -> reason); on disk when this returns."""
+        header = _header(self.rows + len(codes), self.row_length)
         path = self.folder / CODES
         with open(path, "r+b" if path.exists() else "w+b") as file:
             file.write(header)
-            file.seek(len(header) + self.rows * self.codes_per_ecg * 2)
+            file.seek(len(header) + self.rows * self.row_length * 2)
             file.write(np.ascontiguousarray(codes, np.uint16).tobytes())
             file.truncate()
             file.flush()
@@ -138,11 +138,11 @@ def locked(folder):
         yield
 
 
-def _header(rows, codes_per_ecg):
-    """The .npy header of [rows, codes_per_ecg] uint16; numpy leaves room for more rows, so its length is fixed."""
+def _header(rows, row_length):
+    """The .npy header of [rows, row_length] uint16; numpy leaves room for more rows, so its length is fixed."""
     import io
 
     buffer = io.BytesIO()
-    description = {"descr": "<u2", "fortran_order": False, "shape": (rows, codes_per_ecg)}
+    description = {"descr": "<u2", "fortran_order": False, "shape": (rows, row_length)}
     np.lib.format.write_array_header_1_0(buffer, description)
     return buffer.getvalue()

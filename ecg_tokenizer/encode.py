@@ -44,7 +44,7 @@ def encode_records(tokenizer, root, paths, folder, policy, workers=0, batch_size
     if device is not None:
         tokenizer.network.to(device)
     with locked(folder):
-        writer = StoreWriter(folder, tokenizer.fingerprint, policy, tokenizer.codes_per_ecg)
+        writer = StoreWriter(folder, tokenizer.fingerprint, policy, tokenizer.row_length)
         signatures = {path: file_signature(root, path) for path in dict.fromkeys(paths)}
         known = writer.store.signatures
         missing = [path for path, signature in signatures.items() if known.get(path) != signature]
@@ -64,14 +64,15 @@ def encode_records(tokenizer, root, paths, folder, policy, workers=0, batch_size
 
 
 def encode_batches(tokenizer, root, paths, policy, workers=0, batch_size=64):
-    """Read and encode records, batch by batch: (good paths, codes uint16 [n, F], bad path -> reason)."""
+    """Read and encode records, batch by batch: (good paths, codes uint16 [n, row_length], bad path -> reason)."""
     from tqdm import tqdm
 
     root = Path(root)
 
     def read(path):
         try:
-            return path, load_signal(root / path, policy)[0], None
+            x, _, std = load_signal(root / path, policy)
+            return path, (x, std), None
         except RecordError as error:
             return path, None, error.fault
 
@@ -88,19 +89,19 @@ def encode_batches(tokenizer, root, paths, policy, workers=0, batch_size=64):
                 ahead = submit(pool, batches[number + 1]) if number + 1 < len(batches) else None
             else:
                 results = [read(path) for path in batch]
-            good = [(path, x) for path, x, reason in results if reason is None]
+            good = [(path, ecg) for path, ecg, reason in results if reason is None]
             bad = {path: reason for path, _, reason in results if reason is not None}
-            codes = np.empty((0, tokenizer.codes_per_ecg), np.uint16)
+            codes = np.empty((0, tokenizer.row_length), np.uint16)
             if good:
-                x = np.stack([x for _, x in good])
-                codes = tokenizer.encode_standardised(x).cpu().numpy().astype(np.uint16)
+                x, std = (np.stack(part) for part in zip(*(ecg for _, ecg in good), strict=True))
+                codes = tokenizer.encode_rows(x, std)
             yield [path for path, _ in good], codes, bad
             bar.update(len(batch))
 
 
 @entry_point
 def main(argv):
-    """Write the codes of the records named to one .npz: ``records`` [N] and ``codes`` uint16 [N, F]."""
+    """Write the codes of the records named to one .npz: ``records`` [N] and ``codes`` uint16 [N, row_length]."""
     parser = argparse.ArgumentParser(prog="python -m ecg_tokenizer.encode", description=main.__doc__)
     parser.add_argument("--checkpoint", required=True, help="tokenizer: a folder or a best.pt (ours or the authors')")
     parser.add_argument("--root", required=True, help="folder that the record paths start from")
@@ -120,7 +121,7 @@ def main(argv):
 
     tokenizer = EcgTokenizer.from_pretrained(options.checkpoint, pick_device(options.device))
     policy, paths = SignalPolicy(lead_order=options.lead_order), list(dict.fromkeys(options.records))
-    records, codes, bad = [], [np.empty((0, tokenizer.codes_per_ecg), np.uint16)], {}
+    records, codes, bad = [], [np.empty((0, tokenizer.row_length), np.uint16)], {}
     for batch in encode_batches(tokenizer, options.root, paths, policy, options.workers, options.batch):
         records += batch[0]
         codes.append(batch[1])
@@ -134,7 +135,7 @@ def main(argv):
             np.savez_compressed(file, **arrays)
 
     write_atomically(options.out, write)
-    print(f"{len(records)} ECGs x {tokenizer.codes_per_ecg} codes -> {options.out}")
+    print(f"{len(records)} ECGs x {tokenizer.row_length} codes -> {options.out}")
     if bad:
         print(bad_records_text(bad))
 

@@ -20,7 +20,10 @@ LEADS, SAMPLES = 12, 5000
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What a tokenizer's network is made of; saved with its weights. ``codes_per_ecg`` counts positions."""
+    """What a tokenizer is made of; saved with its weights.
+
+    ``codes_per_ecg`` counts positions; ``amplitude``: the leads' amplitudes have codes too (`ecg_tokenizer.amplitude`).
+    """
 
     architecture: str = "default"
     quantizer: str = "fsq"
@@ -32,6 +35,7 @@ class NetworkConfig:
     encoder_depth: int = 4
     decoder_depth: int = 4
     kernel: int = 9
+    amplitude: bool = False
 
 
 def build_network(config):

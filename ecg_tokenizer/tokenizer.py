@@ -89,7 +89,7 @@ def run_plan(plan):
     if s.architecture == "published":
         config = NetworkConfig(architecture="published")
     else:
-        names_of_network = ("quantizer", "levels", "codebook_size", "codes_per_ecg", "residual_depth")
+        names_of_network = ("quantizer", "levels", "codebook_size", "codes_per_ecg", "residual_depth", "amplitude")
         config = NetworkConfig(**{name: getattr(s, name) for name in names_of_network})
     network = build_network(config).to(device).train()
     parameters = sum(parameter.numel() for parameter in network.parameters())

@@ -10,7 +10,7 @@ import pytest
 from data_provider.signal import SignalPolicy, load_signal
 from ecg_tokenizer.code_store import CodeStore, store_folder
 from ecg_tokenizer.encode import encode_records, main
-from tests.tokenizer_maker import beats, small_tokenizer
+from tests.tokenizer_maker import WITH_AMPLITUDE, beats, small_tokenizer
 from tests.wfdb_maker import write_record
 from utils.tools import REPOSITORY, UserError
 
@@ -19,7 +19,7 @@ POLICY = SignalPolicy()
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return small_tokenizer()
+    return small_tokenizer(config=WITH_AMPLITUDE)
 
 
 @pytest.fixture
@@ -38,11 +38,11 @@ class Watched:
     def __getattr__(self, name):
         return getattr(self.tokenizer, name)
 
-    def encode_standardised(self, x):
+    def encode_rows(self, x, std):
         self.encoded += len(x)
         if self.stop_after and self.encoded > self.stop_after:
             raise KeyboardInterrupt
-        return self.tokenizer.encode_standardised(x)
+        return self.tokenizer.encode_rows(x, std)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -53,9 +53,10 @@ def test_each_record_is_encoded_once(tokenizer, root, tmp_path, workers):
     store = encode_records(watched, root, paths, tmp_path / "store", POLICY, workers, batch_size=3)
     assert watched.encoded == 6 and len(store) == 6
     for path in paths:
-        expected = tokenizer.encode_standardised(load_signal(root / path, POLICY)[0][None])[0].numpy()
+        x, _, std = load_signal(root / path, POLICY)
+        expected = tokenizer.encode_rows(x[None], std[None])[0]
         assert store[path].dtype == np.uint16 and np.array_equal(store[path], expected)
-    assert np.load(tmp_path / "store" / "codes.npy", mmap_mode="r").shape == (6, 50)
+    assert np.load(tmp_path / "store" / "codes.npy", mmap_mode="r").shape == (6, 12 + 50)
     assert len(CodeStore.open(tmp_path / "store", tokenizer.fingerprint, POLICY)) == 6
 
 
@@ -125,7 +126,11 @@ def test_the_command_writes_codes(tokenizer, root, tmp_path, capsys):
     words = ["--checkpoint", str(tmp_path / "tokenizer"), "--root", str(root), "--out", str(tmp_path / "codes.npz")]
     main([*words, "r0", "r2", "absent"])
     out = np.load(tmp_path / "codes.npz")
-    assert out["records"].tolist() == ["r0", "r2"] and out["codes"].shape == (2, 50) and out["codes"].dtype == np.uint16
+    assert (
+        out["records"].tolist() == ["r0", "r2"]
+        and out["codes"].shape == (2, 12 + 50)
+        and out["codes"].dtype == np.uint16
+    )
     assert "absent" in capsys.readouterr().out
     for wrong in (["absent"], ["--batch", "0", "r0"]):
         with pytest.raises(SystemExit) as ended:

@@ -1,5 +1,6 @@
 """Small tokenizers and ECGs for tests."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ from ecg_tokenizer.network import NetworkConfig, build_network
 from tests.wfdb_maker import write_record
 
 SMALL = NetworkConfig(codes_per_ecg=50, width=16, encoder_depth=1, decoder_depth=1)
+WITH_AMPLITUDE = dataclasses.replace(SMALL, amplitude=True)
 
 
 def small_tokenizer(seed=0, config=SMALL):
