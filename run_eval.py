@@ -76,6 +76,7 @@ def make_plan(argv):
 
 def main_process(plan):
     """Generate and score: this is what each process of an evaluation does."""
+    import numpy as np
     import torch
     import torch.distributed as dist
 
@@ -108,15 +109,16 @@ def main_process(plan):
         raise UserError(f"{plan.test}: no item has a readable record below {settings.root_path_ecg}")
     plan.provenance["items_left_out"] = left_out
 
-    model, text_tokenizer, vocabulary = load_model(settings.ckp_path, plan.llm_path, ecg_tokenizer.n_codes, dtype)
+    alphabets = {"n_codes": ecg_tokenizer.n_codes, "n_scales": ecg_tokenizer.n_scales}
+    model, text_tokenizer, vocabulary = load_model(settings.ckp_path, plan.llm_path, **alphabets, dtype=dtype)
     reader = Reader(model.to(device).eval(), text_tokenizer, vocabulary, read_prompts(settings.prompts))
     ecg_of = {"": store.__getitem__}
     if "shuffled" in settings.controls:
         other = other_patients_ecg(list(items.values()), settings.seed)
         ecg_of["shuffled"] = lambda path: store[other[path]]
     if "blank" in settings.controls:
-        zeros = torch.zeros(1, 12, policy_of(settings).samples, device=device)
-        flat = ecg_tokenizer.encode_standardised(zeros)[0].tolist()
+        nothing = np.zeros((1, 12, policy_of(settings).samples), np.float32)
+        flat = ecg_tokenizer.encode_rows(nothing, np.zeros((1, 12)))[0]
         ecg_of["blank"] = lambda path: flat
     predictions = plan.folder / "predictions.jsonl"
     for control in ("", *CONTROLS):

@@ -149,13 +149,14 @@ def main_process(plan):
     bad = {path: store.bad.get(path, "not encoded") for path in every_path if path not in store}
 
     seed_everything(settings.seed)
+    alphabets = {"n_codes": ecg_tokenizer.n_codes, "n_scales": ecg_tokenizer.n_scales}
     if stage == "finetune" and settings.pretrain_path:
-        model, text_tokenizer, vocabulary = load_model(
-            settings.pretrain_path, plan.llm_path, ecg_tokenizer.n_codes, dtype, settings.lora_dropout, text_rows=False
-        )
+        how = {"dtype": dtype, "dropout": settings.lora_dropout, "text_rows": False}
+        model, text_tokenizer, vocabulary = load_model(settings.pretrain_path, plan.llm_path, **alphabets, **how)
     else:
-        lora = (settings.tuning, settings.lora_r, settings.lora_alpha, settings.lora_dropout)
-        model, text_tokenizer, vocabulary = build_model(plan.llm_path, ecg_tokenizer.n_codes, *lora, dtype)
+        lora = {"rank": settings.lora_r, "alpha": settings.lora_alpha, "dropout": settings.lora_dropout}
+        how = {"tuning": settings.tuning, **lora, "dtype": dtype}
+        model, text_tokenizer, vocabulary = build_model(plan.llm_path, **alphabets, **how)
     if stage == "pretrain":
         data = StageTwo(store, vocabulary, settings.pretrain_objective)
     else:
@@ -174,7 +175,7 @@ def main_process(plan):
         "llm_hash": plan.inputs["llm"],
         "tokenizer_path": settings.tokenizer_path,
         "tokenizer_fingerprint": plan.tokenizer_fingerprint,
-        "n_codes": ecg_tokenizer.n_codes,
+        **alphabets,
         "codes_per_ecg": ecg_tokenizer.codes_per_ecg,
         "settings": {key.upper(): value for key, value in asdict(settings).items()},
         "inputs": plan.inputs,
@@ -207,5 +208,3 @@ def main(argv):
 
 if __name__ == "__main__":
     main()
-
-

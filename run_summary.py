@@ -38,7 +38,10 @@ def percent(scores, key):
 
 
 def reconstruction(tokenizer_folder, root, manifest, picture):
-    """Draw a test ECG with its reconstruction; returns the PRDN (%) over the first records and codes used."""
+    """Draw a test ECG with its reconstruction; returns the PRDN (%) of the waveforms over the first records.
+
+    Each lead's baseline is the record's, and its amplitude too where the codes hold none.
+    """
     import numpy as np
     import torch
 
@@ -56,8 +59,9 @@ def reconstruction(tokenizer_folder, root, manifest, picture):
     prdn = 100 * (((x - decoded) ** 2).sum((1, 2)) / ((x - x.mean(-1, keepdim=True)) ** 2).sum((1, 2))).sqrt()
     middle = int(prdn.argsort()[len(prdn) // 2])
     _, mean, std = standardise(signals[middle])
-    shown = decoded[middle].numpy() * std[:, None] + mean[:, None]
-    title = f"{paths[middle]}: PRDN {prdn[middle]:.1f} %, {tokenizer.codes_per_ecg} codes (the median of {len(paths)})"
+    shown = tokenizer.decode(tokenizer.encode(signals[middle], policy.sample_rate))
+    shown = (shown if tokenizer.n_scales else shown * std[:, None]) + mean[:, None]
+    title = f"{paths[middle]}: PRDN {prdn[middle]:.1f} %, {tokenizer.row_length} codes (the median of {len(paths)})"
     plot_ecg(picture, signals[middle], policy.sample_rate, reconstruction=shown, title=title)
     return prdn.mean().item()
 

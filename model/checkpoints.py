@@ -27,15 +27,15 @@ def save_checkpoint(folder, model, tokenizer, card):
     write_json(folder / CARD, card)
 
 
-def build_model(llm_path, n_codes, tuning, rank=64, alpha=16, dropout=0.0, dtype=torch.float32, seed=0):
+def build_model(llm_path, n_codes, tuning, rank=64, alpha=16, dropout=0.0, dtype=torch.float32, seed=0, n_scales=0):
     """A fresh model for training: the LLM with ECG tokens, plus an adapter unless all weights are tuned."""
-    model, tokenizer, vocabulary = load_llm(llm_path, n_codes, dtype, seed)
+    model, tokenizer, vocabulary = load_llm(llm_path, n_codes, dtype, seed, n_scales)
     if tuning == "lora":
         model = add_adapter(model, vocabulary, rank, alpha, dropout)
     return model, tokenizer, vocabulary
 
 
-def load_model(path, llm_path, n_codes, dtype=torch.float32, dropout=0.0, text_rows=True, seed=0):
+def load_model(path, llm_path, n_codes, dtype=torch.float32, dropout=0.0, text_rows=True, seed=0, n_scales=0):
     """The model of a checkpoint, ours or the authors'.
 
     Parameters
@@ -50,14 +50,16 @@ def load_model(path, llm_path, n_codes, dtype=torch.float32, dropout=0.0, text_r
     """
     path = resolve_checkpoint(path)
     if path.is_file():
-        model, tokenizer, vocabulary = build_model(llm_path, n_codes, "lora", dropout=dropout, dtype=dtype, seed=seed)
+        model, tokenizer, vocabulary = build_model(
+            llm_path, n_codes, "lora", dropout=dropout, dtype=dtype, seed=seed, n_scales=n_scales
+        )
         load_published(model, vocabulary, path, text_rows)
         return model, tokenizer, vocabulary
     if not (path / "adapter_config.json").is_file():
-        return load_llm(path, n_codes, dtype, seed)
+        return load_llm(path, n_codes, dtype, seed, n_scales)
     from peft import PeftModel
 
-    model, tokenizer, vocabulary = load_llm(llm_path, n_codes, dtype, seed)
+    model, tokenizer, vocabulary = load_llm(llm_path, n_codes, dtype, seed, n_scales)
     model = PeftModel.from_pretrained(model, path, is_trainable=True)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -87,8 +89,9 @@ def load_published(model, vocabulary, path, text_rows=True):
     embedding, last = state[rows_name], vocabulary.new_ids[-1]
     if embedding.shape[0] != last + 1:
         raise UserError(
-            f"{path}: its LLM has {embedding.shape[0] - (last + 1 - vocabulary.text_size)} text tokens, "
-            f"the local one {vocabulary.text_size}: it belongs to another LLM"
+            f"{path}: holds rows for {embedding.shape[0]} tokens; the local LLM has {vocabulary.text_size} and "
+            f"TOKENIZER_PATH's codes {last + 1 - vocabulary.text_size} more, {vocabulary.n_scales} of them for "
+            "amplitudes: it belongs to another LLM or to another ECG tokenizer"
         )
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -1,4 +1,8 @@
-"""Stage 2's sequences: an ECG's codes, of which the last ones of a window are to be foretold."""
+"""Stage 2's sequences: an ECG's codes, of which the last ones of a window are to be foretold.
+
+Windows are cut from the waveform's codes. The leads' amplitudes, where there are any, stand before each window, and are
+never to be foretold: so a loss in bits per code is one of the waveform's codes, with and without them.
+"""
 
 from model.packing import Example
 
@@ -22,29 +26,30 @@ def windows_for(codes_per_ecg):
     return tuple(scaled)
 
 
-def forecast_examples(vocabulary, codes, rng):
+def forecast_examples(vocabulary, row, rng):
     """Five windows of an ECG, each at a start drawn from the multiples of its step that fit.
 
     Parameters
     ----------
-    codes : array of int, [F]
+    row : array of int, [row_length]
     rng : random.Random
     """
+    amplitudes, codes = vocabulary.ecg_ids(row)
     examples = []
     for window, step in windows_for(len(codes)):
         start = rng.choice(range(0, len(codes) - window - step + 1, step))
-        examples.append(_code_sequence(vocabulary, codes[start : start + window + step], supervised=step))
+        examples.append(_code_sequence(vocabulary, amplitudes, codes[start : start + window + step], supervised=step))
     return examples
 
 
-def causal_examples(vocabulary, codes, rng):
-    """The whole ECG, every code but the first foretold from those before it."""
-    return [_code_sequence(vocabulary, codes, supervised=len(codes) - 1)]
+def causal_examples(vocabulary, row, rng):
+    """The whole ECG, every code of its waveform foretold from those before it; the first only from amplitudes."""
+    amplitudes, codes = vocabulary.ecg_ids(row)
+    return [_code_sequence(vocabulary, amplitudes, codes, supervised=len(codes) if amplitudes else len(codes) - 1)]
 
 
-def _code_sequence(vocabulary, codes, supervised):
-    codes = vocabulary.code_ids(codes)
-    before = [*vocabulary.bos, vocabulary.start]
+def _code_sequence(vocabulary, amplitudes, codes, supervised):
+    before = [*vocabulary.bos, vocabulary.start, *amplitudes]
     ids = [*before, *codes, vocabulary.end, vocabulary.eos]
     first = len(before) + len(codes) - supervised
     labels = [-100] * first + codes[len(codes) - supervised :] + [-100, -100]

@@ -8,7 +8,7 @@ from utils.tools import UserError
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-def load_llm(path, n_codes, dtype=torch.float32, seed=0):
+def load_llm(path, n_codes, dtype=torch.float32, seed=0, n_scales=0):
     """A causal LM from a folder, grown by the ECG's tokens.
 
     The new rows start as the mean of the old ones plus noise of their spread: seeded, so that every process and every
@@ -26,7 +26,7 @@ def load_llm(path, n_codes, dtype=torch.float32, seed=0):
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"{path}: not a causal LM that transformers can load ({str(error).splitlines()[0]})") from error
     grown = START in tokenizer.get_vocab()  # a model that a run here saved whole
-    vocabulary = add_ecg_tokens(tokenizer, n_codes)
+    vocabulary = add_ecg_tokens(tokenizer, n_codes, n_scales)
     if not grown:
         _grow_rows(model, vocabulary, seed)
     # None of the published model's decoding hints: what is generated is decided where it is generated.

@@ -1,9 +1,10 @@
 """The words around the ECG: the only place that holds them.
 
 A prompt is one string with one ECG block, ``<|start_ecg|>{codes}<|end_ecg|>``, which is repeated where a question is
-about two ECGs. QA prompts may use ``{question}`` and ``{background}``, report prompts ``{background}``. What follows
-the block is the cue; the answer comes right after it. `PROMPTS=FILE` replaces them by a JSON file with the keys ``qa``
-and ``report``, since a tuned model wants the words that it was tuned on.
+about two ECGs; where the codes hold the leads' amplitudes, these stand right behind the start, before any words there.
+QA prompts may use ``{question}`` and ``{background}``, report prompts ``{background}``. What follows the block is the
+cue; the answer comes right after it. `PROMPTS=FILE` replaces them by a JSON file with the keys ``qa`` and ``report``,
+since a tuned model wants the words that it was tuned on.
 """
 
 import re
@@ -47,7 +48,7 @@ def prompt_ids(tokenizer, vocabulary, prompts, item, task, ecgs):
 
     Parameters
     ----------
-    ecgs : list of arrays of int, [F] each
+    ecgs : list of arrays of int, [row_length] each
         The codes of the item's one or two ECGs.
     """
     template = prompts[task]
@@ -60,8 +61,9 @@ def prompt_ids(tokenizer, vocabulary, prompts, item, task, ecgs):
         return tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
 
     ids = [*vocabulary.bos, *text_ids(template[: block.start()])]
-    for codes in ecgs:
-        ids += [vocabulary.start, *text_ids(block.group(1)), *vocabulary.code_ids(codes)]
+    for row in ecgs:
+        amplitudes, waveform = vocabulary.ecg_ids(row)
+        ids += [vocabulary.start, *amplitudes, *text_ids(block.group(1)), *waveform]
         ids += [*text_ids(block.group(2)), vocabulary.end]
     return ids + text_ids(template[block.end() :])
 

@@ -26,11 +26,14 @@ def tiny(tmp_path_factory):
     return tiny_llm(tmp_path_factory.mktemp("llm"))
 
 
-def tokenizer_of(path):
+ROW = np.r_[1296 + np.arange(12), np.arange(313)]  # of a tokenizer with amplitudes
+
+
+def tokenizer_of(path, n_scales=0):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(path)
-    return tokenizer, add_ecg_tokens(tokenizer, 1296)
+    return tokenizer, add_ecg_tokens(tokenizer, 1296, n_scales)
 
 
 # ---- vocabulary
@@ -54,6 +57,19 @@ def test_a_saved_tokenizer_knows_the_codes_and_keeps_its_ids(tiny, tmp_path):
     assert same == vocabulary and again("<|ecg_7|>", add_special_tokens=False)["input_ids"] == vocabulary.code_ids([7])
     with pytest.raises(UserError, match="another number of codes"):
         add_ecg_tokens(again, 512)
+
+
+def test_amplitudes_come_behind_all_published_tokens(tiny, tmp_path):
+    _, published = tokenizer_of(tiny)
+    tokenizer, vocabulary = tokenizer_of(tiny, n_scales=64)
+    assert vocabulary.new_ids[:-64] == published.new_ids
+    assert vocabulary.code_ids([0, 1295, 1296, 1359]) == [*published.code_ids([0, 1295]), *vocabulary.new_ids[-64::63]]
+    assert tokenizer.convert_ids_to_tokens(vocabulary.new_ids[-65:-63]) == ["<|ecg_infill|>", "<|ecg_scale_0|>"]
+    assert vocabulary.ecg_ids(ROW) == (vocabulary.code_ids(ROW[:12]), vocabulary.code_ids(ROW[12:]))
+    tokenizer.save_pretrained(tmp_path)
+    assert tokenizer_of(tmp_path, n_scales=64)[1] == vocabulary
+    with pytest.raises(UserError, match="another number of codes"):
+        tokenizer_of(tmp_path)
 
 
 # ---- prompts
@@ -133,6 +149,32 @@ def test_causal_objective_supervises_every_code_but_the_first(tiny):
     _, vocabulary = tokenizer_of(tiny)
     (example,) = causal_examples(vocabulary, np.arange(313), random.Random(0))
     assert sum(label != -100 for label in example.labels) == 312
+
+
+def test_amplitudes_stand_before_every_window_and_are_never_foretold(tiny):
+    _, published = tokenizer_of(tiny)
+    _, vocabulary = tokenizer_of(tiny, n_scales=64)
+    before = [*vocabulary.bos, vocabulary.start]
+    plain = forecast_examples(published, ROW[12:], random.Random(0))
+    for example, without in zip(forecast_examples(vocabulary, ROW, random.Random(0)), plain, strict=True):
+        ids, labels = without.input_ids, without.labels
+        assert example.input_ids == [*before, *vocabulary.code_ids(ROW[:12]), *ids[len(before) :]]
+        assert example.labels == [-100] * 12 + labels
+    (example,) = causal_examples(vocabulary, ROW, random.Random(0))
+    assert example.input_ids == [*before, *vocabulary.code_ids(ROW), vocabulary.end, vocabulary.eos]
+    assert [label for label in example.labels if label != -100] == vocabulary.code_ids(ROW[12:])
+
+
+def test_prompts_put_the_amplitudes_right_behind_the_start(tiny, tmp_path):
+    tokenizer, vocabulary = tokenizer_of(tiny, n_scales=64)
+    text = "{question}<|start_ecg|> the ECG: {codes}<|end_ecg|>"
+    (tmp_path / "p.json").write_text(json.dumps({"qa": text}))
+    item = {"question": "Is it?", "ecg_path": ["a", "b"]}
+    ids = prompt_ids(tokenizer, vocabulary, read_prompts(tmp_path / "p.json"), item, "qa", [ROW, ROW])
+    words = tokenizer(" the ECG: ", add_special_tokens=False)["input_ids"]
+    amplitudes, waveform = vocabulary.ecg_ids(ROW)
+    ecg = [vocabulary.start, *amplitudes, *words, *waveform, vocabulary.end]
+    assert ids[-2 * len(ecg) :] == ecg + ecg
 
 
 def test_prompts_put_both_ecgs_of_a_comparison_between_their_own_tokens(tiny):
@@ -226,6 +268,12 @@ def test_a_checkpoint_of_another_llm_is_refused(tiny):
         load_model(REFERENCE / "checkpoint_epoch0.pth", tiny, 1296)
 
 
+@needs_shared
+def test_the_authors_checkpoint_does_not_go_with_amplitudes():
+    with pytest.raises(UserError, match="64 of them for amplitudes.*another ECG tokenizer"):
+        load_model(REFERENCE / "checkpoint_epoch0.pth", REFERENCE / "base_llm", 1296, n_scales=64)
+
+
 class Evil:
     def __reduce__(self):
         return print, ("code that a checkpoint ran",)
@@ -241,7 +289,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, capsys):
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_a_checkpoint_comes_back_bit_for_bit_and_holds_only_what_trained(tiny, tmp_path, tuning):
     torch.manual_seed(0)
-    model, tokenizer, vocabulary = build_model(tiny, 32, tuning, rank=4)
+    model, tokenizer, vocabulary = build_model(tiny, 32, tuning, rank=4, n_scales=64)
     trained, total = trainable_parameters(model)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -253,8 +301,8 @@ def test_a_checkpoint_comes_back_bit_for_bit_and_holds_only_what_trained(tiny, t
     check_fits(tmp_path / "checkpoint_epoch0", "abc", tiny)
     with pytest.raises(UserError, match="another ECG tokenizer"):
         check_fits(tmp_path / "checkpoint_epoch0", "abd", tiny)
-    again, _, _ = load_model(tmp_path / "checkpoint_epoch0", tiny, 32)
-    ids = torch.tensor([[5, vocabulary.start, *vocabulary.code_ids([1, 2, 31]), vocabulary.end]])
+    again, _, _ = load_model(tmp_path / "checkpoint_epoch0", tiny, 32, n_scales=64)
+    ids = torch.tensor([[5, vocabulary.start, *vocabulary.code_ids([32, 95, 1, 2, 31]), vocabulary.end]])
     with torch.no_grad():
         assert torch.equal(model.eval()(input_ids=ids).logits, again.eval()(input_ids=ids).logits)
     if tuning == "lora":
