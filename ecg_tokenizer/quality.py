@@ -58,14 +58,18 @@ def judge(checkpoint, millivolts, x, labelled, device):
     """All figures of one tokenizer on these ECGs: (figures, figures of each record, reconstructions in mV, codes)."""
     from tqdm import tqdm
 
+    from ecg_tokenizer.amplitude import scale_levels, scales_of
     from ecg_tokenizer.codec import EcgTokenizer, config_to_json
     from ecg_tokenizer.quality_measures import beat_errors, code_figures, signal_errors, summarise
     from ecg_tokenizer.quality_probe import probe
 
     tokenizer = EcgTokenizer.from_pretrained(checkpoint, device)
     codes, values, recon = through_the_codes(tokenizer, x)
-    # The codes hold no amplitude: each lead's mean and deviation are taken from the record.
-    mean, std = millivolts.mean(2, keepdims=True), millivolts.std(2, keepdims=True)
+    # No codes hold a lead's mean, and not all its deviation: what they lack is taken from the record.
+    mean, std, levels = millivolts.mean(2, keepdims=True), millivolts.std(2, keepdims=True), None
+    if tokenizer.n_scales:
+        levels = scale_levels(std[..., 0])
+        std = scales_of(levels)[..., None]
     recon_mv = recon * std + mean
     errors, beats = [], []
     for before, after in zip(tqdm(millivolts, desc="judging", unit="ECG"), recon_mv, strict=True):
@@ -76,8 +80,8 @@ def judge(checkpoint, millivolts, x, labelled, device):
         "fingerprint": tokenizer.fingerprint,
         "config": config_to_json(tokenizer.config),
         "parameters": sum(p.numel() for p in tokenizer.network.parameters()),
-        "amplitude": "of the record, not of the codes",
-        "codes": code_figures(codes, tokenizer.n_codes),
+        "amplitude": "of the record, not of the codes" if levels is None else "of the codes; baseline of the record",
+        "codes": code_figures(codes, tokenizer.n_codes, levels),
         **summarise(errors, beats),
     }
     if labelled is not None:

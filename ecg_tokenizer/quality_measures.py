@@ -11,6 +11,7 @@ import warnings
 import numpy as np
 
 from data_provider.leads import LEADS
+from ecg_tokenizer.amplitude import SCALES
 
 RATE = 500  # Hz
 SECONDS = 10
@@ -92,13 +93,16 @@ def beat_errors(signal, recon):
     return found
 
 
-def code_figures(codes, n_codes):
-    """What the codes [N, F] cost and how they are used."""
+def code_figures(codes, n_codes, levels=None):
+    """What the waveform's codes [N, F], and the levels [N, 12] of amplitudes, cost; and how the former are used."""
     counts = np.bincount(np.asarray(codes).ravel(), minlength=n_codes)
     p = counts[counts > 0] / counts.sum()
     entropy = float(-(p * np.log2(p)).sum())
     per_second = codes.shape[1] / SECONDS
     nominal, coded = per_second * math.log2(n_codes), per_second * entropy
+    if levels is not None:
+        nominal += levels.shape[1] * math.log2(SCALES) / SECONDS
+        coded += levels.shape[1] * code_figures(levels, SCALES)["entropy_bits"] / SECONDS
     return {
         "n_codes": n_codes,
         "codes_per_ecg": int(codes.shape[1]),

@@ -9,7 +9,7 @@ import pytest
 from ecg_tokenizer.quality import main, paired_differences
 from ecg_tokenizer.quality_measures import beat_errors, code_figures, signal_errors
 from ecg_tokenizer.quality_probe import mean_beat, probe
-from tests.tokenizer_maker import beats, small_tokenizer, write_data_set
+from tests.tokenizer_maker import WITH_AMPLITUDE, beats, small_tokenizer, write_data_set
 
 
 def test_signal_errors_by_hand():
@@ -46,6 +46,9 @@ def test_code_figures_by_hand():
     assert figures["perplexity"] == pytest.approx(4) and figures["entropy_bits"] == pytest.approx(2)
     assert figures["bits_per_second"] == pytest.approx(6) and figures["entropy_bits_per_second"] == pytest.approx(4)
     assert figures["compression"] == pytest.approx(16_000)
+    more = code_figures(codes, 8, levels=np.array([[0, 63] * 6]))
+    assert more["bits_per_second"] == pytest.approx(6 + 7.2)
+    assert more["entropy_bits_per_second"] == pytest.approx(4 + 1.2) and more["codes_used"] == 4
 
 
 def test_paired_differences():
@@ -82,8 +85,8 @@ def test_the_mean_beat_lines_up():
 
 def test_the_report(tmp_path, capsys):
     words = dict(word.split("=", 1) for word in write_data_set(tmp_path, train=1, valid=4))
-    for seed in (0, 1):
-        small_tokenizer(seed).save(tmp_path / f"tokenizer{seed}")
+    small_tokenizer(0).save(tmp_path / "tokenizer0")
+    small_tokenizer(0, WITH_AMPLITUDE).save(tmp_path / "tokenizer1")
     (tmp_path / "files" / "r103.dat").unlink()
     compared = ["--compare", str(tmp_path / "tokenizer0"), str(tmp_path / "tokenizer1")]
     main([*compared, "--manifest", words["VAL_PATH"], "--root", words["ROOT_ECG"], "--out", str(tmp_path / "out")])
@@ -93,6 +96,10 @@ def test_the_report(tmp_path, capsys):
     by_record = [values[0] for values in report["by_record"].values()]
     assert figures["signal"]["prdn"] == pytest.approx(np.mean(by_record))
     assert report["differences"][0]["prdn"]["records"] == 3
+    without, with_it = report["tokenizers"]
+    assert without["amplitude"].startswith("of the record") and with_it["amplitude"].startswith("of the codes")
+    assert with_it["codes"]["bits_per_second"] - without["codes"]["bits_per_second"] == pytest.approx(7.2)
+    assert with_it["signal"]["prdn"] == pytest.approx(without["signal"]["prdn"], rel=0.05)
     page = (tmp_path / "out" / "quality.html").read_text()
     for figures in report["tokenizers"]:
         assert f"{figures['signal']['prdn']:.4g}" in page and f"{figures['codes']['perplexity']:.4g}" in page
