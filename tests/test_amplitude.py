@@ -70,6 +70,13 @@ def test_a_lead_without_signal_is_decoded_as_flat(tokenizer, level):
     assert not tokenizer.decode(row)[4].any() and tokenizer.decode(row)[3].any()
 
 
+def test_a_flat_ecg_has_no_amplitude(tokenizer):
+    """The blank control: an ECG that holds nothing must not look like one of 1 mV."""
+    for std in (0, 1):
+        (row,) = tokenizer.encode_rows(np.zeros((1, 12, 5000), np.float32), np.full((1, 12), std))
+        assert (row[:12] == 1296).all() and not tokenizer.decode(row).any()
+
+
 def test_rows_that_are_none_are_refused(tokenizer):
     row = tokenizer.encode(beats() / 1000, 500).astype(int)
     for wrong, why in (

@@ -223,6 +223,26 @@ def test_an_item_longer_than_the_llm_reads_is_refused_before_training(world, pre
     assert not (tmp_path / "results/qa_demo_finetune/log.jsonl").exists()
 
 
+def test_the_stages_read_the_amplitudes(world, pretrained):
+    """What stage 2 encoded and learned has them: 12 codes before the 313, 64 tokens behind the published ones."""
+    import numpy as np
+
+    (codes,) = (np.load(path) for path in (world / "codes").glob("*/codes.npy"))
+    assert codes.shape[1] == 12 + 313 and codes[:, 12:].max() < 1296
+    assert 1296 <= codes[:, :12].min() < codes[:, :12].max() < 1296 + 64
+    card = json.loads((pretrained / "checkpoint/checkpoint_epoch0/heartllm.json").read_text())
+    assert (card["n_codes"], card["n_scales"], card["codes_per_ecg"]) == (1296, 64, 313)
+
+
+@needs_shared
+def test_the_authors_checkpoint_does_not_go_with_our_tokenizer(world, tmp_path):
+    reference = SHARED / "reference/llm_checkpoint"
+    words = settings(world, tmp_path, TASKTYPE="qa", CKP_PATH=reference / "checkpoint_epoch0.pth")
+    done = run("run_eval.py", "eval", *words, f"LOCAL_LLM_PATH={reference}/base_llm", check=False)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode == 2 and len(lines) == 1 and "another ECG tokenizer" in lines[0], done.stderr
+
+
 @needs_shared
 def test_the_authors_checkpoints_run_from_settings_to_scores(world, tmp_path):
     """Their tokenizer, LLM adapter and words go through eval as they are."""
