@@ -18,7 +18,7 @@ from utils.runs import FINISHED, STARTED, finish_run, is_finished, start_run
 from utils.settings import load_settings, require, unused_keys
 from utils.tools import UserError, entry_point, read_json, seed_everything, sha256_file, sha256_json
 
-VERSION = 3  # raise it when the same settings train another network: finished runs are then made anew
+VERSION = 4  # raise it when the same settings train another network: finished runs are then made anew
 MOST_CODES = 65_000  # uint16 holds them and the amplitude's
 CACHE_FROM = 4000  # ECGs; more are kept in a memory-mapped file (240 kB each) in place of memory
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from data_provider.data_factory import epoch_steps
+from ecg_tokenizer.augmentation import augment
 from ecg_tokenizer.codec import config_to_json
 from ecg_tokenizer.muon import Muon
 from ecg_tokenizer.quantizers import code_use
@@ -152,9 +153,11 @@ def validate(network, signals, device, dtype):
 
 def _train_step(run, network, optimizers, chosen, rate, step):
     """One step over the ECGs ``chosen`` at ``rate`` times the peak learning rates; returns the mean squared error."""
-    # The randomness (a learned codebook's k-means and revived codes) belongs to the step, so a resumed run repeats it.
+    # Randomness (augmentation; a learned codebook's k-means, revived codes) is the step's: a resumed run repeats it.
     torch.manual_seed(run.settings.seed * 1_000_003 + step)
     x = torch.from_numpy(run.train[chosen]).to(run.device)
+    if run.settings.augment:
+        x = augment(x)
     recon, _, quantizer_loss = reconstruct(network, x, run.dtype)
     mse = (recon - x).square().mean()
     (mse + quantizer_loss).backward()

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from ecg_tokenizer.network import NetworkConfig, build_network
+from ecg_tokenizer.augmentation import augment
+from ecg_tokenizer.network import Attention, NetworkConfig, build_network
 from ecg_tokenizer.quantizers import FSQ, VQ, code_use
 from tests.tokenizer_maker import SMALL
 
@@ -68,10 +69,37 @@ def test_use_and_perplexity_count_all_codes():
 
 @pytest.mark.parametrize("codes_per_ecg", [40, 157, 313, 626])
 def test_any_number_of_codes(codes_per_ecg):
-    network = build_network(NetworkConfig(codes_per_ecg=codes_per_ecg, width=16, encoder_depth=1, decoder_depth=1))
+    network = build_network(NetworkConfig(codes_per_ecg=codes_per_ecg, width=16, encoder_depth=2, decoder_depth=2))
     z = network.encode(torch.randn(2, 12, 5000))
     assert z.shape == (2, codes_per_ecg, 4)
     assert network.decode(network.quantizer(z)[0]).shape == (2, 12, 5000)
+
+
+def test_attention_looks_at_the_whole_ecg_and_knows_distances():
+    torch.manual_seed(0)
+    attention = Attention(16, 2, 50)
+    h = torch.randn(1, 50, 16)
+    elsewhere = h.clone()
+    elsewhere[:, 49] *= -1
+    assert (attention(h)[:, 0] - attention(elsewhere)[:, 0]).abs().max() > 1e-5
+    # All positions alike: what one finds is the same everywhere, since only distances count.
+    same = attention(h[:, :1].expand(1, 50, 16))
+    torch.testing.assert_close(same, same[:, :1].expand(1, 50, 16))
+
+
+def test_augmented_ecgs_are_standardised_and_the_seed_s():
+    x = torch.randn(3, 12, 5000).cumsum(-1)
+    x = (x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True, correction=0)
+    torch.manual_seed(1)
+    first = augment(x)
+    torch.manual_seed(1)
+    assert torch.equal(first, augment(x)) and not torch.equal(first, augment(x))
+    torch.testing.assert_close(first.mean(-1), torch.zeros(3, 12), atol=1e-5, rtol=0)
+    torch.testing.assert_close(first.std(-1, correction=0), torch.ones(3, 12))
+    # The same beats begun elsewhere: the largest correlation over all delays is that of nearly the same lead.
+    spectra = torch.fft.rfft(x), torch.fft.rfft(first)
+    best = torch.fft.irfft(spectra[0].conj() * spectra[1]).amax(-1) / 5000
+    assert (best > 0.8).all() and (best < 0.9999).all()
 
 
 def test_a_position_writes_where_it_read():
