@@ -27,7 +27,7 @@ OTHER = {  # what files that hold no docstring are for
     "pyproject.toml": "settings of ruff and pytest",
     "quickstart.sh": "everything on simulated ECGs",
     "requirements.txt": "versions that work together",
-    "requirements-optional.txt": "readers of other ECG formats",
+    "requirements-optional.txt": "readers of other ECG formats, and a generator of ECGs",
     "test.sh": "all checks",
     "tests": "one file a part",
     "utils/launch.sh": "what the launchers share",
