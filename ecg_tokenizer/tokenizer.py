@@ -7,6 +7,7 @@ TensorBoard's files, finished.json, and the state that RESUME goes on from.
 """
 
 import math
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ class Plan:
 
     settings: object
     folder: Path
+    root: str  # what the record paths start from
     paths: dict  # "train", "valid" -> record paths
     fingerprint: str
 
@@ -38,18 +40,33 @@ def make_plan(argv):
     settings = load_settings("tokenizer", argv)
     require(settings, "root_ecg", "train_path", "val_path", "log_root")
     check_network(settings)
-    manifests, paths = {"train": settings.train_path, "valid": settings.val_path}, {}
-    for split, path in manifests.items():
-        items = read_manifest(path)
-        check_records_exist(items, settings.root_ecg, path)
-        paths[split] = record_paths(items)
+    root, paths = read_sources(settings)
     inputs = {
         "version": VERSION,
-        "manifests": [sha256_file(path) for path in manifests.values()],
-        "records": sha256_json([[p, file_signature(settings.root_ecg, p)] for part in paths.values() for p in part]),
+        "manifests": [sha256_file(path) for path in settings.train_path + settings.val_path],
+        "records": sha256_json([[path, file_signature(root, path)] for part in paths.values() for path in part]),
     }
     fingerprint = sha256_json([settings.fingerprint("tokenizer"), inputs])
-    return Plan(settings, Path(settings.log_root), paths, fingerprint)
+    return Plan(settings, Path(settings.log_root), root, paths, fingerprint)
+
+
+def read_sources(settings):
+    """The folder that holds all of ROOT_ECG, and the record paths below it of each split."""
+    roots, manifests = settings.root_ecg, {"train": settings.train_path, "valid": settings.val_path}
+    if len(settings.train_path) != len(roots) or len(settings.val_path) > len(roots):
+        raise UserError(
+            f"ROOT_ECG names {len(roots)} folder(s), TRAIN_PATH {len(settings.train_path)} manifest(s) and VAL_PATH "
+            f"{len(settings.val_path)}; each folder needs its training manifest"
+        )
+    common = os.path.commonpath(roots)
+    paths = {split: [] for split in manifests}
+    for split, files in manifests.items():
+        for root, manifest in zip(roots, files, strict=False):
+            items = read_manifest(manifest)
+            check_records_exist(items, root, manifest)
+            below = os.path.relpath(root, common)
+            paths[split] += [os.path.normpath(os.path.join(below, path)) for path in record_paths(items)]
+    return common, paths
 
 
 def check_network(settings):
@@ -119,7 +136,7 @@ def read_signals(plan):
     signals, names, bad = {}, {}, {}
     for split, what in (("train", "training"), ("valid", "validation")):
         cache = plan.folder / "signals" if len(plan.paths[split]) >= CACHE_FROM else None
-        found = load_signals(s.root_ecg, plan.paths[split], policy, s.workers, cache, f"reading {what} ECGs")
+        found = load_signals(plan.root, plan.paths[split], policy, s.workers, cache, f"reading {what} ECGs")
         signals[split], names[split] = found[:2]
         bad |= found[2]
         if not names[split]:

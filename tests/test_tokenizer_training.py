@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,10 @@ import torch
 
 from data_provider.signal import SignalPolicy, load_signal
 from ecg_tokenizer.codec import EcgTokenizer, tokenizer_fingerprint
-from ecg_tokenizer.tokenizer import main
+from ecg_tokenizer.tokenizer import main, make_plan
 from tests.tokenizer_maker import write_data_set
 from utils.log import read_log
-from utils.tools import REPOSITORY, read_json
+from utils.tools import REPOSITORY, UserError, read_json
 
 TINY = (
     "CODES_PER_ECG=40 BATCH=2 EPOCHS=2 VAL_EVERY=3 SAVE_STEPS=2 THREADS=1 USE_AMP=false DEVICE=cpu PATIENCE=0".split()
@@ -32,6 +33,18 @@ def trained(words, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     main([*words, f"LOG_ROOT={folder}"])
     return folder
+
+
+def test_several_data_sets_are_trained_on_as_one(words, tmp_path):
+    first = dict(word.split("=", 1) for word in words)
+    second = dict(word.split("=", 1) for word in write_data_set(tmp_path / "generated", train=3, valid=1))
+    joined = {key: f"{first[key]},{second[key]}" for key in ("ROOT_ECG", "TRAIN_PATH")}
+    joined["VAL_PATH"] = first["VAL_PATH"]
+    plan = make_plan([f"{key}={value}" for key, value in joined.items()])
+    assert len(plan.paths["train"]) == 9 and len(plan.paths["valid"]) == 2
+    assert all((Path(plan.root) / f"{path}.hea").is_file() for part in plan.paths.values() for path in part)
+    with pytest.raises(UserError, match="2 folder.s., TRAIN_PATH 1 manifest"):
+        make_plan([f"{key}={value}" for key, value in (joined | {"TRAIN_PATH": first["TRAIN_PATH"]}).items()])
 
 
 def test_what_a_run_leaves(trained, words):

@@ -27,9 +27,9 @@ class Settings:
     """Every setting of every stage; ``metadata`` holds what the table in the README says of it."""
 
     # data
-    root_ecg: str = _setting("", "t", "folder of the ECG records that the manifests name", path=True, must_exist=True)
-    train_path: str = _setting("", "t", "training manifest (QA or report)", path=True, must_exist=True)
-    val_path: str = _setting("", "t", "validation manifest (QA or report)", path=True, must_exist=True)
+    root_ecg: tuple = _setting((), "t", "folder of the ECG records that the manifests name; several with commas", path=True, must_exist=True)
+    train_path: tuple = _setting((), "t", "training manifest (QA or report), one for each of ROOT_ECG", path=True, must_exist=True)
+    val_path: tuple = _setting((), "t", "validation manifest (QA or report), one for each of ROOT_ECG or for its first ones", path=True, must_exist=True)
     root_path_ecg: str = _setting("", LLM, "folder of the ECG records that the manifests name", path=True, must_exist=True)
     root_path_json: str = _setting("", LLM, "folder of the QA manifests (template_train_background.json, ...)", path=True, must_exist=True)
     root_report_json: str = _setting("", LLM, "folder of the report manifests (train.json, ...)", path=True, must_exist=True)
@@ -191,23 +191,29 @@ def _parse(key, text, base, where=""):
             value = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
         elif field.type is tuple:
             words = [word.strip() for word in text.split(",") if word.strip()]
-            value = tuple(words) if rules["choices"] else tuple(int(word) for word in words)
+            value = tuple(words) if rules["choices"] or rules["path"] else tuple(int(word) for word in words)
         else:
             value = field.type(text)
     except (ValueError, KeyError):
         kind = {bool: "true or false", int: "a whole number", float: "a number", tuple: "whole numbers with commas"}
         raise wrong(f"must be {kind[field.type]}") from None
-    for part in value if isinstance(value, tuple) else (value,):
+    for part in _parts(value):
         if rules["choices"] and part not in rules["choices"]:
             raise wrong("must be " + " or ".join(choice or "empty" for choice in rules["choices"]))
         if rules["low"] is not None and not rules["low"] <= part <= (rules["high"] or sys.float_info.max):
             upper = f" and at most {rules['high']}" if rules["high"] else ""
             raise wrong(f"must be at least {rules['low']}{upper}")
-    if field.type is tuple and not rules["choices"] and not value:
+    if field.type is tuple and not rules["choices"] and not rules["path"] and not value:
         raise wrong("must hold at least one number")
-    if rules["path"] and value and value != TINY_LLM:
-        value = os.path.normpath(base / Path(value).expanduser())
+    if rules["path"]:
+        paths = [path if path in ("", TINY_LLM) else os.path.normpath(base / Path(path).expanduser()) for path in _parts(value)]
+        value = tuple(paths) if field.type is tuple else paths[0]
     return value
+
+
+def _parts(value):
+    """The parts of a setting with commas; any other is its own only part."""
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _check_stage(settings, stage):
@@ -215,15 +221,16 @@ def _check_stage(settings, stage):
     if settings.stage not in ("", expected):
         raise UserError(f"STAGE={settings.stage} does not fit this launcher, which runs stage {expected}")
     for name, value in settings.of_stage(stage).items():
-        if FIELDS[name.upper()].metadata["must_exist"] and value and value != TINY_LLM and not os.path.exists(value):
-            hint = "; LOCAL_LLM_PATH=tiny takes the embedded LLM" if name == "local_llm_path" else ""
-            raise UserError(f"{name.upper()}={value}: no such file or folder{hint}")
+        for path in _parts(value) if FIELDS[name.upper()].metadata["must_exist"] else ():
+            if path and path != TINY_LLM and not os.path.exists(path):
+                hint = "; LOCAL_LLM_PATH=tiny takes the embedded LLM" if name == "local_llm_path" else ""
+                raise UserError(f"{name.upper()}={path}: no such file or folder{hint}")
 
 
 def require(settings, *names):
     """A `UserError` if one of these settings is empty."""
     for name in names:
-        if getattr(settings, name) == "":
+        if not getattr(settings, name):
             raise UserError(f"{name.upper()} is not set: {FIELDS[name.upper()].metadata['help']}")
 
 
