@@ -1,8 +1,8 @@
 """The ECG codec: a trained tokenizer that turns ECGs into codes and codes into ECGs.
 
->>> tokenizer = EcgTokenizer.from_pretrained("ecg_tokenizer/result_tokenzier")      # doctest: +SKIP
->>> codes = tokenizer.encode(signal_mV, sample_rate=500)                            # [325]
->>> signal = tokenizer.decode(codes)                                                # [12, 5000] mV
+>>> tokenizer = EcgTokenizer.from_pretrained()              # doctest: +SKIP
+>>> codes = tokenizer.encode(signal_mV, sample_rate=500)    # [325]
+>>> signal = tokenizer.decode(codes)                        # [12, 5000] mV
 
 An ECG's codes are one row: first those of the twelve leads' amplitudes, if the tokenizer has any, each written as
 ``n_codes`` + level (`ecg_tokenizer.amplitude`), in the order of the leads; then those of the waveform, each below
@@ -58,8 +58,11 @@ class EcgTokenizer:
         return next(self.network.parameters()).device
 
     @classmethod
-    def from_pretrained(cls, path, device="cpu"):
-        """Load a tokenizer's folder, our best.pt, or the authors' best.pt; a `UserError` says what is wrong with it."""
+    def from_pretrained(cls, path=weights.SHIPPED, device="cpu"):
+        """Load a tokenizer's folder, our best.pt, or the authors' best.pt; without a path, the one in this repository.
+
+        A `UserError` says what is wrong with it.
+        """
         from ecg_tokenizer.network import build_network
 
         stored, state = weights.read_tokenizer(path)

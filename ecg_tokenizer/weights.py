@@ -8,9 +8,10 @@ import json
 import pickle
 from pathlib import Path
 
-from utils.tools import UserError, read_json, sha256_json, write_atomically, write_json
+from utils.tools import REPOSITORY, UserError, read_json, sha256_json, write_atomically, write_json
 
 CONFIG_FILE, WEIGHTS_FILE, CHECKPOINT_FILE = "config.json", "model.safetensors", "best.pt"
+SHIPPED = REPOSITORY / "ecg_tokenizer/pretrained"
 PUBLISHED_KEYS = ("enc.to_code.weight", "dec.expand.weight", "dec.final.weight")
 PUBLISHED_CONFIG = {"architecture": "published", "quantizer": "fsq", "levels": [6, 6, 6, 6], "codes_per_ecg": 313}
 
@@ -68,6 +69,8 @@ def fingerprint(config, arrays):
 def _locate(path):
     """("folder", folder) or ("file", checkpoint) of what the user named."""
     path = Path(path)
+    if path == SHIPPED and not (path / WEIGHTS_FILE).is_file():
+        raise UserError(f"{path}: this copy of the repository has no trained tokenizer; name the path of yours")
     if path.name in (CONFIG_FILE, WEIGHTS_FILE):
         path = path.parent
     if path.is_dir():

@@ -19,6 +19,7 @@ OTHER = {  # what files that hold no docstring are for
     "ds_config_zero2.json": "DeepSpeed's settings",
     "ecg_tokenizer/EXPERIMENTS.md": "what was tried for the network, the failures too",
     "ecg_tokenizer/config.env": "stage 1's settings on PTB-XL",
+    "ecg_tokenizer/pretrained": "a trained tokenizer, with its model card",
     "ecg_tokenizer/run_tokenizer.sh": "stage 1's launcher",
     "env": "one file a run; env/demo/ for the simulated data",
     "eval.sh": "the exam",
@@ -32,7 +33,7 @@ OTHER = {  # what files that hold no docstring are for
     "tests": "one file a part",
     "utils/launch.sh": "what the launchers share",
 }
-FOLDED = ("tests/", "env/", "benchmarks/")
+FOLDED = ("tests/", "env/", "benchmarks/", "ecg_tokenizer/pretrained/")
 UNSAID = ("README.md", "LICENSE", "CONTRIBUTING.md", "PROJECT_TREE.txt", ".gitignore")
 
 
