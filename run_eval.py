@@ -3,8 +3,6 @@
 python run_eval.py eval [--plan] [ENV FILE] [KEY=VALUE ...]     (eval.sh does this)
 """
 
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +10,9 @@ from data_provider.data_factory import manifest_path, sample
 from data_provider.data_loader import bad_records_text
 from data_provider.manifests import check_records_exist, item_paths, read_manifest, record_paths
 from run_main import policy_of, stored_codes
-from utils.machine import pick_device, pick_dtype, processes_wanted, set_threads, start_processes
-from utils.runs import finish_run, is_finished, results_folder
-from utils.settings import TINY_LLM, load_settings, require, unused_keys
+from utils.machine import processes_wanted, start_process
+from utils.runs import finish_run, plan_or_run, results_folder
+from utils.settings import TINY_LLM, load_settings, require
 from utils.tools import UserError, entry_point, sha256_file, sha256_json, write_json
 
 MAX_NEW_TOKENS = {"qa": 170, "report": 200}
@@ -77,7 +75,6 @@ def make_plan(argv):
 def main_process(plan):
     """Generate and score: this is what each process of an evaluation does."""
     import numpy as np
-    import torch
     import torch.distributed as dist
 
     from ecg_tokenizer.codec import EcgTokenizer
@@ -89,13 +86,8 @@ def main_process(plan):
     from utils.floors import attach_floor
 
     settings = plan.settings
-    device = pick_device(settings.device, int(os.environ.get("LOCAL_RANK", 0)))
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    rank, world = start_processes(device.type)
-    threads, dtype = set_threads(settings.threads), pick_dtype(settings.use_amp, device)
+    rank, world, device, dtype = start_process("eval", settings)
     say = print if rank == 0 else (lambda *words, **how: None)
-    say(f"eval: {world} process(es) x {threads} thread(s) on {device.type}, {str(dtype).split('.')[-1]}", flush=True)
 
     ecg_tokenizer = EcgTokenizer.from_pretrained(settings.tokenizer_path, device=device)
     task, manifest = settings.tasktype, read_manifest(plan.test, settings.tasktype)
@@ -201,19 +193,9 @@ def prediction_row(index, item, text, task):
 @entry_point
 def main(argv):
     """Plan or run an evaluation."""
-    words = [word for word in argv[1:] if word != "--plan"]
     if not argv or argv[0] != "eval":
         raise UserError("usage: python run_eval.py eval [--plan] [ENV FILE] [KEY=VALUE ...]")
-    plan = make_plan(words)
-    finished = plan.settings.resume != "false" and is_finished(plan.folder, plan.fingerprint)
-    if "--plan" in argv:
-        for key in unused_keys("eval", words):
-            print(f"note: {key} has no effect in this stage", file=sys.stderr)
-        if finished:
-            print(f"eval: {plan.folder} is finished, made of these settings and inputs", file=sys.stderr)
-        print("finished" if finished else plan.processes)
-    elif not finished:
-        main_process(plan)
+    plan_or_run("eval", argv[1:], make_plan, main_process)
 
 
 if __name__ == "__main__":

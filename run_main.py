@@ -5,8 +5,6 @@ python run_main.py pretrain|finetune [--plan] [ENV FILE] [KEY=VALUE ...]     (th
 ``--plan`` checks settings and inputs, and prints how many processes to start, or ``finished``.
 """
 
-import os
-import sys
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,9 +13,9 @@ from data_provider.data_factory import manifest_path, sample
 from data_provider.data_loader import bad_records_text
 from data_provider.manifests import check_records_exist, read_manifest
 from data_provider.signal import SignalPolicy
-from utils.machine import pick_device, pick_dtype, processes_wanted, set_threads, start_processes
-from utils.runs import is_finished, results_folder
-from utils.settings import TINY_LLM, load_settings, require, unused_keys
+from utils.machine import processes_wanted, start_process
+from utils.runs import plan_or_run, results_folder
+from utils.settings import TINY_LLM, load_settings, require
 from utils.tools import UserError, entry_point, sha256_file, sha256_json
 
 
@@ -112,58 +110,64 @@ def stored_codes(settings, tokenizer, paths, rank):
     return CodeStore.open(folder, tokenizer.fingerprint, policy)
 
 
+def readable_items(plan, manifests, store, say):
+    """The items of each split whose ECGs have codes (stage 2: the paths of those ECGs)."""
+    from model.training_data import pretraining_paths, usable
+
+    items = {}
+    for split, lists in manifests.items():
+        wanted = pretraining_paths(lists) if plan.stage == "pretrain" else lists[0]
+        items[split] = usable(wanted, store)
+        left_out = len(wanted) - len(items[split])
+        say(f"{split}: {len(items[split])} items" + (f", {left_out} left out (records below)" if left_out else ""))
+        if not items[split]:
+            root = plan.settings.root_path_ecg
+            raise UserError(f"{plan.manifests[split][0]}: no item has a readable record below {root}")
+    items["valid"] = sample(items["valid"], plan.settings.val_items, plan.settings.seed)
+    return items
+
+
+def model_to_train(plan, alphabets, dtype):
+    """What stage 2 left, or the LLM itself with the ECG's tokens and what is to be trained: (model, tokenizer, ids)."""
+    from model.checkpoints import build_model, load_model
+
+    settings = plan.settings
+    if plan.stage == "finetune" and settings.pretrain_path:
+        how = {"dtype": dtype, "dropout": settings.lora_dropout, "text_rows": False}
+        return load_model(settings.pretrain_path, plan.llm_path, **alphabets, **how)
+    lora = {"rank": settings.lora_r, "alpha": settings.lora_alpha, "dropout": settings.lora_dropout}
+    return build_model(plan.llm_path, **alphabets, tuning=settings.tuning, **lora, dtype=dtype)
+
+
 def main_process(plan):
     """Train: this is what each process of a run does."""
-    import torch
-
     from ecg_tokenizer.codec import EcgTokenizer
-    from model.checkpoints import build_model, load_model, save_checkpoint
+    from model.checkpoints import save_checkpoint
     from model.heartllm import trainable_parameters
     from model.prompts import read_prompts
     from model.training import Place, train
-    from model.training_data import StageThree, StageTwo, longest_example, pretraining_paths, share_ecgs, usable
+    from model.training_data import StageThree, StageTwo, longest_example, pretraining_paths, share_ecgs
     from utils.tools import seed_everything
 
     settings, stage = plan.settings, plan.stage
-    device = pick_device(settings.device, int(os.environ.get("LOCAL_RANK", 0)))
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    rank, world = start_processes(device.type)
-    threads, dtype = set_threads(settings.threads), pick_dtype(settings.use_amp, device)
+    rank, world, device, dtype = start_process(stage, settings)
     say = print if rank == 0 else (lambda *words, **how: None)
-    say(f"{stage}: {world} process(es) x {threads} thread(s) on {device.type}, {str(dtype).split('.')[-1]}", flush=True)
 
     ecg_tokenizer = EcgTokenizer.from_pretrained(settings.tokenizer_path, device=device)
     manifests = {split: [read_manifest(path) for path in paths] for split, paths in plan.manifests.items()}
     every_path = pretraining_paths(manifests["train"] + manifests["valid"])
     store = stored_codes(settings, ecg_tokenizer, every_path, rank)
-    items = {}
-    for split, lists in manifests.items():
-        wanted = pretraining_paths(lists) if stage == "pretrain" else lists[0]
-        items[split] = usable(wanted, store)
-        left_out = len(wanted) - len(items[split])
-        say(f"{split}: {len(items[split])} items" + (f", {left_out} left out (records below)" if left_out else ""))
-        if not items[split]:
-            raise UserError(f"{plan.manifests[split][0]}: no item has a readable record below {settings.root_path_ecg}")
-    items["valid"] = sample(items["valid"], settings.val_items, settings.seed)
-    bad = {path: store.bad.get(path, "not encoded") for path in every_path if path not in store}
+    items = readable_items(plan, manifests, store, say)
 
     seed_everything(settings.seed)
     alphabets = {"n_codes": ecg_tokenizer.n_codes, "n_scales": ecg_tokenizer.n_scales}
-    if stage == "finetune" and settings.pretrain_path:
-        how = {"dtype": dtype, "dropout": settings.lora_dropout, "text_rows": False}
-        model, text_tokenizer, vocabulary = load_model(settings.pretrain_path, plan.llm_path, **alphabets, **how)
-    else:
-        lora = {"rank": settings.lora_r, "alpha": settings.lora_alpha, "dropout": settings.lora_dropout}
-        how = {"tuning": settings.tuning, **lora, "dtype": dtype}
-        model, text_tokenizer, vocabulary = build_model(plan.llm_path, **alphabets, **how)
+    model, text_tokenizer, vocabulary = model_to_train(plan, alphabets, dtype)
     if stage == "pretrain":
         data = StageTwo(store, vocabulary, settings.pretrain_objective)
     else:
-        prompts = read_prompts(settings.prompts)
         if settings.share_ecg:
             items = {split: share_ecgs(of_split) for split, of_split in items.items()}
-        data = StageThree(store, vocabulary, text_tokenizer, prompts, settings.tasktype)
+        data = StageThree(store, vocabulary, text_tokenizer, read_prompts(settings.prompts), settings.tasktype)
     longest, most = longest_example(data, items["train"]), model.config.max_position_embeddings
     if longest > most:
         raise UserError(f"an item takes {longest} tokens, the LLM {plan.llm_path} reads {most} at most")
@@ -183,6 +187,7 @@ def main_process(plan):
     place = Place(plan.folder, plan.fingerprint, rank, world, device, dtype)
     save = partial(save_checkpoint, model=model, tokenizer=text_tokenizer, card=card)
     train(stage, settings, data, items, model, place, save)
+    bad = {path: store.bad.get(path, "not encoded") for path in every_path if path not in store}
     if bad:
         say(bad_records_text(bad))
 
@@ -193,17 +198,7 @@ def main(argv):
     argv = [word for word in argv if not word.startswith("--local_rank")]
     if not argv or argv[0] not in ("pretrain", "finetune"):
         raise UserError("usage: python run_main.py pretrain|finetune [--plan] [ENV FILE] [KEY=VALUE ...]")
-    stage, words = argv[0], argv[1:]
-    plan = make_plan(stage, [word for word in words if word != "--plan"])
-    finished = plan.settings.resume != "false" and is_finished(plan.folder, plan.fingerprint)
-    if "--plan" in words:
-        for key in unused_keys(stage, [word for word in words if word != "--plan"]):
-            print(f"note: {key} has no effect in this stage", file=sys.stderr)
-        if finished:
-            print(f"{stage}: {plan.folder} is finished, made of these settings and inputs", file=sys.stderr)
-        print("finished" if finished else plan.processes)
-    elif not finished:
-        main_process(plan)
+    plan_or_run(argv[0], argv[1:], partial(make_plan, argv[0]), main_process)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def percent(scores, key):
 
 
 def reconstruction(tokenizer_folder, root, manifest, picture):
-    """Draw a test ECG with its reconstruction; returns the PRDN (%) of the waveforms over the first records.
+    """Draw a test ECG with its reconstruction; returns PRDN (%) and perplexity of the waveforms of the first records.
 
     Each lead's baseline is the record's, and its amplitude too where the codes hold none.
     """
@@ -48,6 +48,7 @@ def reconstruction(tokenizer_folder, root, manifest, picture):
     from data_provider.records import read_record
     from data_provider.signal import SignalPolicy, fit_signal, standardise
     from ecg_tokenizer.codec import EcgTokenizer
+    from ecg_tokenizer.quantizers import code_use
     from utils.plots import plot_ecg
 
     tokenizer = EcgTokenizer.from_pretrained(tokenizer_folder)
@@ -63,7 +64,7 @@ def reconstruction(tokenizer_folder, root, manifest, picture):
     shown = (shown if tokenizer.n_scales else shown * std[:, None]) + mean[:, None]
     title = f"{paths[middle]}: PRDN {prdn[middle]:.1f} %, {tokenizer.row_length} codes (the median of {len(paths)})"
     plot_ecg(picture, signals[middle], policy.sample_rate, reconstruction=shown, title=title)
-    return prdn.mean().item()
+    return prdn.mean().item(), code_use(torch.bincount(codes.flatten(), minlength=tokenizer.n_codes))[1]
 
 
 @entry_point
@@ -81,11 +82,14 @@ def main(argv):
     if not rows:
         raise UserError(f"{args.results}: holds no results (*_test/metrics.json)")
     ecg, curves = args.results / "reconstruction.png", args.results / "training_curves.png"
-    prdn = reconstruction(args.tokenizer, args.root, args.manifest, ecg)
+    prdn, perplexity = reconstruction(args.tokenizer, args.root, args.manifest, ecg)
     logs = {path.parent.name.strip("_").replace("_", " "): path for path in sorted(args.results.glob("*/log.jsonl"))}
     plot_curves(curves, logs)
-    rows.insert(0, ("tokenizer: PRDN on unseen ECGs (lower is better)", f"{prdn:.1f}%", "100.0%", ""))
-    print_table(("", "score", "floor", "other patient's ECG"), rows)
+    about_tokenizer = [
+        ("tokenizer: PRDN on unseen ECGs (lower is better)", f"{prdn:.1f}%", "100.0%", ""),
+        ("tokenizer: perplexity of its codes", f"{perplexity:.0f}", "", ""),
+    ]
+    print_table(("", "score", "floor", "other patient's ECG"), about_tokenizer + rows)
     print(f"\nan ECG and what its codes keep of it: {ecg}\nhow training went:                    {curves}")
 
 

@@ -64,7 +64,22 @@ def set_threads(threads):
     return threads
 
 
-def start_processes(device_type):
+def start_process(stage, settings):
+    """Set this process up for a stage, and say how. Returns (rank, world size, device, dtype)."""
+    import torch
+
+    device = pick_device(settings.device, int(os.environ.get("LOCAL_RANK", 0)))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    rank, world = join_processes(device.type)
+    threads, dtype = set_threads(settings.threads), pick_dtype(settings.use_amp, device)
+    if rank == 0:
+        precision = str(dtype).split(".")[-1]
+        print(f"{stage}: {world} process(es) x {threads} thread(s) on {device.type}, {precision}", flush=True)
+    return rank, world, device, dtype
+
+
+def join_processes(device_type):
     """Join the other processes of this run (gloo or nccl), or stand alone. Returns (rank, world size).
 
     The launchers set RANK, WORLD_SIZE and so on; without them this process is alone, which DeepSpeed wants to be told.

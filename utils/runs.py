@@ -1,8 +1,10 @@
 """Runs that know whether they are finished: by what they were made of, not by a file's mere presence."""
 
 import shutil
+import sys
 from pathlib import Path
 
+from utils.settings import unused_keys
 from utils.tools import UserError, read_json, write_json
 
 FINISHED, STARTED = "finished.json", "started.json"
@@ -19,6 +21,31 @@ def is_finished(folder, fingerprint):
     """Whether the run in ``folder`` ended, and was made of the same settings and inputs."""
     path = Path(folder) / FINISHED
     return path.is_file() and read_json(path).get("fingerprint") == fingerprint
+
+
+def plan_or_run(stage, words, make_plan, run):
+    """What a launcher asks of a stage: with ``--plan`` among the words how many processes to start, else to run it.
+
+    Parameters
+    ----------
+    words : list of str
+        ``[--plan] [ENV FILE] [KEY=VALUE ...]``
+    make_plan : callable
+        From the other words to a plan with ``settings``, ``folder``, ``fingerprint`` and ``processes``.
+    run : callable
+        Runs a plan, unless it is finished.
+    """
+    settings_words = [word for word in words if word != "--plan"]
+    plan = make_plan(settings_words)
+    finished = plan.settings.resume != "false" and is_finished(plan.folder, plan.fingerprint)
+    if "--plan" in words:
+        for key in unused_keys(stage, settings_words):
+            print(f"note: {key} has no effect in this stage", file=sys.stderr)
+        if finished:
+            print(f"{stage}: {plan.folder} is finished, made of these settings and inputs", file=sys.stderr)
+        print("finished" if finished else plan.processes)
+    elif not finished:
+        run(plan)
 
 
 def start_run(folder, fingerprint, resume, state):
