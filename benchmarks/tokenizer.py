@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in utils/launch.sh; read when torch is imported
 
 BATCH = {"cpu": 16, "cuda": 64}  # ECGs a training step; fewer leave a GPU idle
 ENCODE_BATCH = 64  # what ecg_tokenizer.encode takes
