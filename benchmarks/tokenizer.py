@@ -20,6 +20,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in utils/launch.sh; read when torch is imported
 
+from utils.tools import UserError, entry_point
+
 BATCH = {"cpu": 16, "cuda": 64}  # ECGs a training step; fewer leave a GPU idle
 ENCODE_BATCH = 64  # what ecg_tokenizer.encode takes
 SIMULATED_PATIENTS = 130  # some 256 ECGs
@@ -41,7 +43,8 @@ class Contender:
     rates: list = field(default_factory=list)  # ECG/s of each round
 
 
-def main(argv=None):
+@entry_point
+def main(argv):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--root", type=Path, help="folder with 10 s WFDB records anywhere below (default: simulated ECGs)")
@@ -52,6 +55,11 @@ def main(argv=None):
     add("--encode-batch", type=int, default=ENCODE_BATCH, help=f"ECGs encoded at once (default {ENCODE_BATCH})")
     add("--device", choices=("all", "cpu", "cuda"), default="all")
     options = parser.parse_args(argv)
+    least = {"rounds": 1, "seconds": 0, "threads": 0, "batch": 1, "encode_batch": 1}
+    for name, bound in least.items():
+        value = getattr(options, name)
+        if value is not None and not value >= bound:
+            raise UserError(f"--{name.replace('_', '-')} must be at least {bound} (it is {value})")
     import torch
 
     from utils.machine import set_threads
@@ -97,10 +105,10 @@ def read(root, scratch, rounds):
         simulate(root, SIMULATED_PATIENTS, seed=0, progress=False)
     paths = [str(path.relative_to(root).with_suffix("")) for path in sorted(root.rglob("*.hea"))]
     if not paths:
-        sys.exit(f"error: no record below {root}")
+        raise UserError(f"{root}: no record below it")
     signals, good, _ = load_signals(root, paths, SignalPolicy(), cache_folder=scratch / "signals")
     if not good:
-        sys.exit(f"error: no readable record below {root}")
+        raise UserError(f"{root}: no readable record below it")
     rates, out = [], np.empty(signals.shape[1:], np.float32)
     for _ in range(rounds):  # after the first reading above: from the page cache, not the disk
         start = time.perf_counter()

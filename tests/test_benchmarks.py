@@ -22,3 +22,12 @@ def test_both_networks_are_measured_and_compared(capsys):
     }
     assert all(float(row[4]) > 0 and float(row[5]) > 0 for row in rows)
     assert "reading and standardising" in said and "memory map" in said and said.count("are wanted") == 2
+
+
+@pytest.mark.parametrize("words", ["--rounds 0", "--threads -1", "--batch 0", "--seconds nan", "--root {}"])
+def test_bad_input_is_one_line(words, tmp_path, capsys):
+    """Lost otherwise: a traceback for a folder without records, or minutes of measuring before it."""
+    with pytest.raises(SystemExit) as stop:
+        main(words.format(tmp_path).split())
+    said = capsys.readouterr().err.strip().splitlines()
+    assert stop.value.code == 2 and len(said) == 1 and said[0].startswith("error: ")
