@@ -21,7 +21,10 @@ from utils.tools import UserError, entry_point, write_json
 
 BATCH = 32
 RESAMPLES = 2000  # of the bootstrap behind the confidence intervals
-PAIRED = ("prdn", "snr_db", "mse_mv2", "correlation", "heart_rate_bpm", "r_peak_ms", "qrs_amplitude_mv", "st_level_mv")
+PAIRED = (
+    *("prdn", "prd", "snr_db", "mse_mv2", "mse_standardised", "correlation"),
+    *("heart_rate_bpm", "r_peak_ms", "beats_kept", "qrs_amplitude_mv", "qrs_duration_ms", "st_level_mv"),
+)
 
 
 def read_ecgs(root, paths, policy):
@@ -85,15 +88,16 @@ def judge(checkpoint, millivolts, x, labelled, device):
         **summarise(errors, beats),
     }
     if labelled is not None:
-        figures["probe"] = probe(x, recon, values, codes, tokenizer.n_codes, labelled)
+        deviations, coded = millivolts.std(2), None if levels is None else scales_of(levels)
+        figures["probe"] = probe(x, recon, values, codes, tokenizer.n_codes, labelled, deviations, coded)
     else:
-        figures["probe"] = {"skipped": "no PTB-XL tables in the root"}
-    records = [{**e, **b} for e, b in zip(errors, beats, strict=True)]
+        figures["probe"] = {"skipped": "the root has no PTB-XL tables with these records"}
+    records = [{**b, **e} for e, b in zip(errors, beats, strict=True)]
     return figures, records, recon_mv, codes
 
 
 def paired_differences(first, second):
-    """Second minus first, record by record: mean and 95 % bootstrap interval of each measure."""
+    """Second minus first, record by record: mean and 95 % bootstrap interval of each measure (beats_kept: a count)."""
     rng, differences = np.random.default_rng(0), {}
     for key in PAIRED:
         pairs = [(a[key], b[key]) for a, b in zip(first, second, strict=True) if key in a and key in b]
@@ -134,6 +138,8 @@ def main(argv):
     parser.add_argument("--limit", type=int, default=0, help="judge a seeded sample of so many ECGs; 0 is all")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     options = parser.parse_args(argv)
+    if options.compare and len(options.compare) < 2:
+        raise UserError("--compare takes two or more tokenizers; --checkpoint judges one")
     items = read_manifest(options.manifest)
     check_records_exist(items, options.root, options.manifest)
     from ecg_tokenizer.quality_page import write_page

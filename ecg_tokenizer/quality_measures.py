@@ -31,9 +31,9 @@ def signal_errors(signal, recon):
     Returns
     -------
     dict
-        prdn, prd, snr_db, mse_mv2, mse_standardised, correlation over all leads; ``leads`` holds prdn, mse_mv2 and
-        correlation of each. prdn and snr_db over all leads are of the standardised signals, in which each lead weighs
-        the same; a lead's own are the same in both.
+        prdn, prd, snr_db, mse_mv2, mse_standardised, correlation over all leads, and in ``leads`` of each that is not
+        flat. prdn and snr_db over all leads are of the standardised signals, in which each lead weighs the same; a
+        lead's own are the same in both.
     """
     mean = signal.mean(1, keepdims=True)
     std = signal.std(1, keepdims=True)
@@ -41,23 +41,26 @@ def signal_errors(signal, recon):
     scale = np.where(std > 1e-6, std, 1)
     error = recon - signal
     standardised = (error / scale)[live]
-    lead_prdn = 100 * np.sqrt((standardised**2).mean(1))
-    correlation = [_correlation(a, b) for a, b in zip(signal[live], recon[live], strict=True)]
-    per_lead = {
-        lead: {"prdn": p, "mse_mv2": float(m), "correlation": c}
-        for lead, p, m, c in zip(
-            np.array(LEADS)[live], lead_prdn.tolist(), (error[live] ** 2).mean(1), correlation, strict=True
-        )
-    }
+    per_lead = {}
+    for row in np.flatnonzero(live):
+        lead_share = float(((error[row] / scale[row]) ** 2).mean())  # of the lead's power, which is 1
+        per_lead[LEADS[row]] = {
+            "prdn": 100 * math.sqrt(lead_share),
+            "prd": 100 * math.sqrt((error[row] ** 2).sum() / (signal[row] ** 2).sum()),
+            "snr_db": _decibel(lead_share),
+            "mse_mv2": float((error[row] ** 2).mean()),
+            "mse_standardised": lead_share,
+            "correlation": _correlation(signal[row], recon[row]),
+        }
     power = ((signal - mean) ** 2 / scale**2)[live].sum()
     share = (standardised**2).sum() / power
     return {
         "prdn": 100 * math.sqrt(share),
         "prd": 100 * math.sqrt((error**2).sum() / (signal**2).sum()),
-        "snr_db": -10 * math.log10(max(share, 1e-12)),
+        "snr_db": _decibel(share),
         "mse_mv2": float((error**2).mean()),
         "mse_standardised": float((standardised**2).mean()),
-        "correlation": float(np.mean(correlation)),
+        "correlation": float(np.mean([lead["correlation"] for lead in per_lead.values()])),
         "leads": per_lead,
     }
 
@@ -70,9 +73,10 @@ def beat_errors(signal, recon):
     dict
         heart_rate_bpm (error), r_peak_ms (median error), beats, beats_kept, beats_added (counts), qrs_amplitude_mv and
         qrs_amplitude_percent (error of the peak-to-peak amplitude, over leads and beats), st_level_mv (error at
-        R + 120 ms against R - 70 ms), qrs_duration_ms (error of the median).
+        R + 120 ms against R - 70 ms), qrs_duration_ms (error of the median); ``leads`` holds qrs_amplitude_mv and
+        st_level_mv of each.
     """
-    before, after = _r_peaks(signal[RHYTHM_LEAD]), _r_peaks(recon[RHYTHM_LEAD])
+    before, after = r_peaks(signal[RHYTHM_LEAD]), r_peaks(recon[RHYTHM_LEAD])
     found = {"beats": len(before)}
     if len(before) < 2:
         return found
@@ -114,7 +118,7 @@ def code_figures(codes, n_codes, levels=None):
         "bits_per_second": nominal,
         "entropy_bits_per_second": coded,
         "compression": RAW_BITS_PER_SECOND / nominal,
-        "entropy_compression": RAW_BITS_PER_SECOND / coded if coded else math.inf,
+        "entropy_compression": RAW_BITS_PER_SECOND / coded if coded else None,
     }
 
 
@@ -123,25 +127,36 @@ def summarise(errors, beats):
     over_all = {key: float(np.mean([e[key] for e in errors])) for key in errors[0] if key != "leads"}
     over_all["prdn_pooled"] = 100 * math.sqrt(np.mean([(e["prdn"] / 100) ** 2 for e in errors]))
     leads = {
-        lead: {key: float(np.mean([e["leads"][lead][key] for e in errors if lead in e["leads"]])) for key in values}
-        for lead, values in errors[0]["leads"].items()
+        lead: _means([part["leads"][lead] for part in [*errors, *beats] if lead in part.get("leads", {})])
+        for lead in LEADS
     }
     counted = sum(b["beats"] for b in beats)
     waves = {"beats": counted, "records_with_beats": sum("beats_kept" in b for b in beats)}
     if counted:
         waves["beats_kept"] = sum(b.get("beats_kept", 0) for b in beats) / counted
         waves["beats_added"] = sum(b.get("beats_added", 0) for b in beats) / counted
-    for key in sorted({key for b in beats for key in b} - {"beats", "beats_kept", "beats_added"}):
+    for key in sorted({key for b in beats for key in b} - {"beats", "beats_kept", "beats_added", "leads"}):
         values = [b[key] for b in beats if key in b]
         waves[key] = {"mean": float(np.mean(values)), "median": float(np.median(values)), "records": len(values)}
     return {"signal": over_all, "leads": leads, "beats": waves}
+
+
+def _means(parts):
+    """The mean of each key over the dicts that have it."""
+    keys = dict.fromkeys(key for part in parts for key in part)
+    return {key: float(np.mean([part[key] for part in parts if key in part])) for key in keys}
+
+
+def _decibel(share):
+    return -10 * math.log10(max(share, 1e-12))
 
 
 def _correlation(a, b):
     return float(np.corrcoef(a, b)[0, 1]) if b.std() > 1e-9 else 0.0
 
 
-def _r_peaks(lead):
+def r_peaks(lead):
+    """Samples at which a lead [T] has its R peaks."""
     import neurokit2 as nk
 
     with warnings.catch_warnings():
@@ -190,4 +205,8 @@ def _wave_errors(signal, recon, peaks):
         "qrs_amplitude_mv": float(np.abs(qrs - qrs_after).mean()),
         "qrs_amplitude_percent": float(100 * np.abs(qrs - qrs_after).sum() / max(qrs.sum(), 1e-9)),
         "st_level_mv": float(np.abs(st - st_after).mean()),
+        "leads": {
+            lead: {"qrs_amplitude_mv": float(q), "st_level_mv": float(t)}
+            for lead, q, t in zip(LEADS, np.abs(qrs - qrs_after).mean(0), np.abs(st - st_after).mean(0), strict=True)
+        },
     }

@@ -1,8 +1,10 @@
 """Is what a doctor reads from an ECG still in its codes? A linear probe of PTB-XL's diagnostic superclasses.
 
-The same probe on three descriptions of each ECG: the mean beat of the raw signal, the mean beat of the codes' values
-(the quantiser's output, at the code rate), and the histogram of the codes. Beats are located in the signal that the
-description itself holds: for the codes, in the reconstruction. Cross-validated; a patient's ECGs stay in one fold.
+The same probe on three descriptions of each ECG: its mean beat as the raw signal has it, its mean beat as the codes'
+values have it (the quantiser's output), and the histogram of the codes. Both beats have the same instants, one a code:
+the raw signal is averaged over each code's stretch. Beats are located in the signal that the description itself holds
+(for the codes: in what they decode to), and each description also has the leads' amplitudes, as far as it holds them.
+Cross-validated, a patient's ECGs in one fold; the intervals resample patients.
 """
 
 import ast
@@ -11,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ecg_tokenizer.quality_measures import RATE, RHYTHM_LEAD, _r_peaks
+from ecg_tokenizer.quality_measures import RATE, RHYTHM_LEAD, r_peaks
 
 CLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
 BEFORE_S, AFTER_S = 0.3, 0.5  # of the mean beat, around R
 FOLDS, FEWEST = 5, 10
+RESAMPLES = 2000
 
 
 def superclasses(root):
@@ -35,58 +38,108 @@ def superclasses(root):
     return labels
 
 
-def probe(signals, recons, values, codes, n_codes, labelled):
+def probe(signals, recons, values, codes, n_codes, labelled, deviations=None, coded_deviations=None):
     """Macro AUROC of each description.
 
     Parameters
     ----------
     signals, recons : float arrays [N, 12, 5000]
+        Standardised.
     values : float array [N, F, D]
         The quantiser's output.
     codes : int array [N, F]
     labelled : list of (patient, set of superclasses)
+    deviations, coded_deviations : float arrays [N, 12], optional
+        The leads' standard deviations in mV: the records', and what the codes say of them.
 
     Returns
     -------
     dict
-        raw, latents, histogram: macro AUROC over ``classes``, those with enough ECGs.
+        raw, latents, histogram: macro AUROC over ``classes``, those with enough ECGs; ``by_class``; ``minus_raw``: the
+        difference of the other two from raw, with a 95 % interval.
     """
     y = np.array([[name in classes for name in CLASSES] for _, classes in labelled])
-    patients = np.array([patient for patient, _ in labelled])
+    patients = np.unique([patient for patient, _ in labelled], return_inverse=True)[1]
     used = [c for c in range(len(CLASSES)) if FEWEST <= y[:, c].sum() <= len(y) - FEWEST]
     if not used:
         return {"skipped": f"no superclass with {FEWEST} ECGs for and against"}
+    y, names = y[:, used], [CLASSES[c] for c in used]
+    of_codes = _logarithm(coded_deviations, len(y))
     histogram = np.stack([np.bincount(row, minlength=n_codes) for row in codes]).astype(float)
     described = {
-        "raw": np.stack([mean_beat(x[:, ::8], _r_peaks(x[RHYTHM_LEAD]) / RATE) for x in signals]),
-        "latents": np.stack(
-            [mean_beat(v.T, _r_peaks(r[RHYTHM_LEAD]) / RATE) for v, r in zip(values, recons, strict=True)]
-        ),
-        "histogram": np.sqrt(histogram),
+        "raw": np.hstack([_mean_beats(stretches(signals, values.shape[1]), signals), _logarithm(deviations, len(y))]),
+        "latents": np.hstack([_mean_beats(values, recons), of_codes]),
+        "histogram": np.hstack([np.sqrt(histogram), of_codes]),
     }
-    scores = {name: [_auroc(x, y[:, c], patients) for c in used] for name, x in described.items()}
+    scores = {name: [_scores(x, y[:, c], patients) for c in range(len(used))] for name, x in described.items()}
+    once = np.ones((1, len(y)))
+    drawn = np.random.default_rng(0).integers(0, patients.max() + 1, (RESAMPLES, patients.max() + 1))
+    again = np.stack([np.bincount(row, minlength=patients.max() + 1)[patients] for row in drawn]).astype(float)
+    found = {name: [auroc(s, y[:, c], once)[0] for c, s in enumerate(each)] for name, each in scores.items()}
+    resampled = {
+        name: np.mean([auroc(s, y[:, c], again) for c, s in enumerate(each)], axis=0) for name, each in scores.items()
+    }
+    macro = {name: float(np.mean(each)) for name, each in found.items()}
+    minus_raw = {}
+    for name in ("latents", "histogram"):
+        low, high = np.nanpercentile(resampled[name] - resampled["raw"], [2.5, 97.5])
+        minus_raw[name] = {"mean": macro[name] - macro["raw"], "low": float(low), "high": float(high)}
     return {
-        **{name: float(np.mean(s)) for name, s in scores.items()},
-        "classes": [CLASSES[c] for c in used],
-        "by_class": {name: dict(zip([CLASSES[c] for c in used], s, strict=True)) for name, s in scores.items()},
+        **macro,
+        "minus_raw": minus_raw,
+        "classes": names,
+        "by_class": {name: dict(zip(names, map(float, each), strict=True)) for name, each in found.items()},
         "records": len(y),
+        "patients": int(patients.max()) + 1,
         "folds": FOLDS,
     }
 
 
-def mean_beat(channels, peaks_s):
-    """The mean beat of [C, T] channels over 10 s, flat; zeros where no whole beat was found."""
-    rate = channels.shape[1] / 10
-    before, after = round(BEFORE_S * rate), round(AFTER_S * rate)
-    starts = np.round(np.asarray(peaks_s) * rate).astype(int) - before
-    beats = [channels[:, s : s + before + after] for s in starts if s >= 0 and s + before + after <= channels.shape[1]]
-    return np.mean(beats, axis=0).ravel() if beats else np.zeros(len(channels) * (before + after))
+def stretches(signals, positions):
+    """The signals' mean over the stretch of each code, [N, positions, 12]."""
+    length = -(-signals.shape[2] // positions)
+    padded = np.pad(signals, ((0, 0), (0, 0), (0, positions * length - signals.shape[2])), mode="edge")
+    return padded.reshape(*signals.shape[:2], positions, length).mean(3).transpose(0, 2, 1)
 
 
-def _auroc(x, y, patients):
-    """AUROC of a linear classifier, cross-validated by patient; its ridge penalty is chosen within each fold."""
+def mean_beat(rows, length, peaks):
+    """The mean beat of [F, D] rows, one a stretch of ``length`` samples, flat; zeros where no whole beat was found.
+
+    Rows are interpolated between the middles of their stretches, so that R is at the same place in every beat.
+    """
+    steps = np.arange(-round(BEFORE_S * RATE / length), round(AFTER_S * RATE / length))
+    places = (np.asarray(peaks, dtype=float)[:, None] + 0.5) / length - 0.5 + steps
+    places = places[(places[:, 0] >= 0) & (places[:, -1] <= len(rows) - 1)]
+    if not len(places):
+        return np.zeros(len(steps) * rows.shape[1])
+    below = np.minimum(places.astype(int), len(rows) - 2)
+    share = (places - below)[..., None]
+    return (rows[below] * (1 - share) + rows[below + 1] * share).mean(0).ravel()
+
+
+def auroc(scores, y, weights):
+    """Area under the ROC curve for each row of ``weights`` [B, N] of the ECGs; NaN where one side weighs nothing."""
+    above = np.sign(scores[y][:, None] - scores[~y][None, :]) / 2 + 0.5
+    for_it, against = weights[:, y], weights[:, ~y]
+    with np.errstate(invalid="ignore"):
+        return ((for_it @ above) * against).sum(1) / (for_it.sum(1) * against.sum(1))
+
+
+def _mean_beats(rows, signals):
+    length = -(-signals.shape[2] // rows.shape[1])
+    return np.stack([mean_beat(r, length, r_peaks(x[RHYTHM_LEAD])) for r, x in zip(rows, signals, strict=True)])
+
+
+def _logarithm(deviations, count):
+    return np.empty((count, 0)) if deviations is None else np.log(np.maximum(deviations, 1e-3))
+
+
+def _scores(x, y, patients):
+    """How much a linear classifier that has not seen the patient takes each ECG for one of the class, [N].
+
+    Its ridge penalty is chosen within each fold.
+    """
     from sklearn.linear_model import RidgeClassifierCV
-    from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedGroupKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -95,4 +148,4 @@ def _auroc(x, y, patients):
     for train, test in StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(x, y, patients):
         model = make_pipeline(StandardScaler(), RidgeClassifierCV(np.logspace(0, 6, 13), class_weight="balanced"))
         scores[test] = model.fit(x[train], y[train]).decision_function(x[test])
-    return float(roc_auc_score(y, scores))
+    return scores

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from ecg_tokenizer.quality import main, paired_differences
-from ecg_tokenizer.quality_measures import beat_errors, code_figures, signal_errors
-from ecg_tokenizer.quality_probe import mean_beat, probe
+from ecg_tokenizer.quality_measures import beat_errors, code_figures, signal_errors, summarise
+from ecg_tokenizer.quality_page import DIFFERENCES, LEAD_MEASURES, MEASURES, short_names
+from ecg_tokenizer.quality_probe import auroc, mean_beat, probe, stretches
 from tests.tokenizer_maker import WITH_AMPLITUDE, beats, small_tokenizer, write_data_set
 
 
@@ -26,6 +27,9 @@ def test_a_flat_lead_does_not_count():
     signal[3] = 0.5
     errors = signal_errors(signal, signal * 0.9)
     assert errors["prdn"] == pytest.approx(10) and "aVR" not in errors["leads"]
+    figures = summarise([errors, signal_errors(np.tile([1.0, -1.0], (12, 2500)), np.zeros((12, 5000)))], [{"beats": 0}])
+    assert figures["leads"]["aVR"]["prdn"] == pytest.approx(100) and figures["leads"]["I"]["prdn"] == pytest.approx(55)
+    assert figures["leads"]["I"]["snr_db"] == pytest.approx(10) and figures["leads"]["I"]["prd"] == pytest.approx(55)
 
 
 def test_beats_of_the_same_ecg_are_all_kept():
@@ -72,40 +76,123 @@ def test_the_probe_finds_what_is_there():
     found = probe(signals, signals, rng.standard_normal((40, 50, 2)), codes, 8, labelled)
     assert found["classes"] == ["NORM", "MI"]
     assert found["raw"] > 0.95 and found["histogram"] > 0.95 and found["latents"] < 0.8
+    less = found["minus_raw"]["latents"]
+    assert less["low"] < less["mean"] < less["high"] < 0 and found["patients"] == 40
+    assert less["mean"] == pytest.approx(found["latents"] - found["raw"])
+    large = np.where(sick, 2.0, 1.0)[:, None] * np.ones((1, 12))
+    more = probe(signals, signals, rng.standard_normal((40, 50, 2)), codes, 8, labelled, large, large)
+    assert more["latents"] > found["latents"]
     assert "skipped" in probe(signals[:4], signals[:4], codes[:4, :, None], codes[:4], 8, labelled[:4])
 
 
 def test_the_mean_beat_lines_up():
-    channels = np.zeros((2, 500))
-    channels[:, [100, 200, 300]] = 1
-    beat = mean_beat(channels, [2, 4, 6]).reshape(2, -1)
-    assert (beat.argmax(1) == 15).all() and beat.max() == 1
-    assert not mean_beat(channels, []).any()
+    signal = np.zeros((1, 12, 5000))
+    for peak in (807, 2011, 3302):  # each somewhere else in its stretch of 16 samples
+        signal[0, :, peak - 40 : peak + 41] = 1 - np.abs(np.arange(-40, 41)) / 40
+    rows = stretches(signal, 313)[0]
+    assert rows.shape == (313, 12)
+    beat = mean_beat(rows, 16, [807, 2011, 3302]).reshape(-1, 12)
+    assert len(beat) == 9 + 16 and (beat.argmax(0) == 9).all() and 0.8 < beat.max() <= 1
+    assert np.abs(beat[8] - beat[10]).max() < 0.1  # symmetrical about R, as the beats are
+    assert not mean_beat(rows, 16, []).any() and not mean_beat(rows, 16, [10]).any()
+
+
+def test_auroc_is_that_of_scikit_learn():
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(0)
+    scores, y, weights = rng.integers(0, 20, 60) / 10, rng.random(60) < 0.3, rng.integers(0, 3, (4, 60)).astype(float)
+    expected = [roc_auc_score(y, scores, sample_weight=row) for row in weights]
+    assert auroc(scores, y, weights) == pytest.approx(expected)
+
+
+def write_ptbxl_tables(folder, records):
+    """PTB-XL's two tables for these records, every second one an infarction."""
+    (folder / "scp_statements.csv").write_text(",diagnostic,diagnostic_class\nNORM,1.0,NORM\nIMI,1.0,MI\n")
+    rows = [f"{n},\"{{'{'IMI' if n % 2 else 'NORM'}': 100.0}}\",{path}\n" for n, path in enumerate(records)]
+    (folder / "ptbxl_database.csv").write_text("patient_id,scp_codes,filename_hr\n" + "".join(rows))
+
+
+def tables_of(page):
+    """Caption -> (head, {first cell -> the others}) of each table of a page."""
+    tables = {}
+    for table in re.findall(r"<table>(.*?)</table>", page):
+        head, *rows = [
+            re.findall(r"<t[hd]>(.*?)(?=<t|$)", row.replace("</th>", "").replace("</td>", ""))
+            for row in table.split("<tr>")[1:]
+        ]
+        tables[re.search("<caption>(.*?)</caption>", table)[1]] = head[1:], {row[0]: row[1:] for row in rows}
+    return tables
+
+
+def check_the_page(page, report, titles):
+    """Every number in the page's tables is the report's, to its four digits; every figure has its row."""
+    tables, tokenizers = tables_of(page), report["tokenizers"]
+    near = lambda value: pytest.approx(value, rel=1e-3)  # noqa: E731
+    head, figures = tables["Figures"]
+    assert head == titles and len(figures) == len(MEASURES)
+    for title, unit, place in MEASURES:
+        for cell, value in zip(figures[f"{title} ({unit})" if unit else title], tokenizers, strict=True):
+            for key in place:
+                value = value.get(key, {})
+            assert cell == "–" if value == {} else float(cell) == near(value), title
+    for title, tokenizer in zip(titles, tokenizers, strict=True):
+        _, leads = tables[title]
+        for lead, cells in leads.items():
+            assert [float(cell) for cell in cells] == near([tokenizer["leads"][lead][key] for _, key in LEAD_MEASURES])
+        assert len(leads) == 12
+        (probed,) = [rows for caption, (_, rows) in tables.items() if caption.startswith("Linear probe")]
+        found = tokenizer["probe"]
+        for key, name in (("raw", "raw signal"), ("latents", "latents of the codes")):
+            macro, less, *classes = probed[f"{title}: {name}"]
+            assert float(macro) == near(found[key])
+            assert [float(cell) for cell in classes] == near(list(found["by_class"][key].values()))
+        assert numbers(less) == near([found["minus_raw"]["latents"][key] for key in ("mean", "low", "high")])
+    for title, differences in zip(titles[1:], report["differences"], strict=True):
+        _, rows = tables[f"{title} minus {titles[0]}, ECG by ECG"]
+        assert len(rows) == len(differences) > 5
+        for key, difference in differences.items():
+            interval, ecgs = rows[DIFFERENCES[key]]
+            assert numbers(interval) == near([difference[name] for name in ("mean", "low", "high")])
+            assert int(ecgs) == difference["records"]
+
+
+def numbers(text):
+    return [float(number) for number in re.findall(r"-?[\d.]+(?:e-?\d+)?", text)]
 
 
 def test_the_report(tmp_path, capsys):
-    words = dict(word.split("=", 1) for word in write_data_set(tmp_path, train=1, valid=4))
+    words = dict(word.split("=", 1) for word in write_data_set(tmp_path, train=1, valid=25))
     small_tokenizer(0).save(tmp_path / "tokenizer0")
     small_tokenizer(0, WITH_AMPLITUDE).save(tmp_path / "tokenizer1")
     (tmp_path / "files" / "r103.dat").unlink()
+    write_ptbxl_tables(tmp_path / "files", [f"r{n}" for n in range(100, 125)])
     compared = ["--compare", str(tmp_path / "tokenizer0"), str(tmp_path / "tokenizer1")]
     main([*compared, "--manifest", words["VAL_PATH"], "--root", words["ROOT_ECG"], "--out", str(tmp_path / "out")])
-    report = json.loads((tmp_path / "out" / "quality.json").read_text())
-    assert report["records"] == 3 and list(report["bad"]) == ["r103"] and len(report["tokenizers"]) == 2
+    report = json.loads((tmp_path / "out" / "quality.json").read_text(), parse_constant=pytest.fail)  # no NaN
+    assert report["records"] == 24 and list(report["bad"]) == ["r103"] and len(report["tokenizers"]) == 2
     figures = report["tokenizers"][0]
     by_record = [values[0] for values in report["by_record"].values()]
     assert figures["signal"]["prdn"] == pytest.approx(np.mean(by_record))
-    assert report["differences"][0]["prdn"]["records"] == 3
+    assert report["differences"][0]["prdn"]["records"] == 24
     without, with_it = report["tokenizers"]
     assert without["amplitude"].startswith("of the record") and with_it["amplitude"].startswith("of the codes")
     assert with_it["codes"]["bits_per_second"] - without["codes"]["bits_per_second"] == pytest.approx(7.2)
     assert with_it["signal"]["prdn"] == pytest.approx(without["signal"]["prdn"], rel=0.05)
     page = (tmp_path / "out" / "quality.html").read_text()
-    for figures in report["tokenizers"]:
-        assert f"{figures['signal']['prdn']:.4g}" in page and f"{figures['codes']['perplexity']:.4g}" in page
-    assert page.count("data:image/png;base64,") == 5
+    check_the_page(page, report, ["tokenizer0", "tokenizer1"])
+    ranked = sorted(by_record)
+    for which, prdn in (("best", ranked[0]), ("median", ranked[12]), ("worst", ranked[-1])):
+        assert re.search(rf"tokenizer0, {which}: r\d+, PRDN {prdn:.1f} %", page)
+    assert page.count("data:image/png;base64,") == 2 + 3 * 2
     assert not re.search(r"(src|href)=.?(https?:|/)", page)  # nothing is fetched
     assert "PRDN" in capsys.readouterr().out
+
+
+def test_tokenizers_are_named_by_what_tells_them_apart():
+    assert short_names(["/a/b/best.pt"]) == ["b/best.pt"]
+    assert short_names(["/a/run1/best.pt", "/a/run2"]) == ["run1/best.pt", "run2"]
+    assert short_names(["/a/run", "/a/run"]) == ["a/run", "a/run"]
 
 
 def test_wrong_words_end_in_one_line(tmp_path, capsys):
@@ -114,6 +201,7 @@ def test_wrong_words_end_in_one_line(tmp_path, capsys):
     for wrong in (
         ["--checkpoint", str(tmp_path), "--root", words["ROOT_ECG"]],
         ["--checkpoint", str(tmp_path), "--root", str(tmp_path / "nowhere")],
+        ["--compare", str(tmp_path), "--root", words["ROOT_ECG"]],
     ):
         with pytest.raises(SystemExit) as ended:
             main([*base, *wrong])
