@@ -84,7 +84,7 @@ def judge(checkpoint, millivolts, x, labelled, device):
         "config": config_to_json(tokenizer.config),
         "parameters": sum(p.numel() for p in tokenizer.network.parameters()),
         "amplitude": "of the record, not of the codes" if levels is None else "of the codes; baseline of the record",
-        "codes": code_figures(codes, tokenizer.n_codes, levels),
+        "codes": code_figures(codes, tokenizer.n_codes, levels, tokenizer.config.residual_depth),
         **summarise(errors, beats),
     }
     if labelled is not None:

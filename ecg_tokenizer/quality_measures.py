@@ -97,23 +97,34 @@ def beat_errors(signal, recon):
     return found
 
 
-def code_figures(codes, n_codes, levels=None):
-    """What the waveform's codes [N, F], and the levels [N, 12] of amplitudes, cost; and how the former are used."""
-    counts = np.bincount(np.asarray(codes).ravel(), minlength=n_codes)
-    p = counts[counts > 0] / counts.sum()
-    entropy = float(-(p * np.log2(p)).sum())
+def code_figures(codes, n_codes, levels=None, depth=1):
+    """What codes cost, and how they are used.
+
+    Parameters
+    ----------
+    codes : int array [N, F]
+        The waveform's.
+    levels : int array [N, 12], optional
+        The amplitudes', part of the cost only.
+    depth : int
+        Alphabets that take turns along F and share ``n_codes``. Which one it is needs no bits; ``entropy_bits`` is of a
+        code whose alphabet is known, ``perplexity`` of all codes together.
+    """
+    codes = np.asarray(codes)
+    counts = np.bincount(codes.ravel(), minlength=n_codes)
+    entropy = float(np.mean([_entropy(np.bincount(codes[:, stage::depth].ravel())) for stage in range(depth)]))
     per_second = codes.shape[1] / SECONDS
-    nominal, coded = per_second * math.log2(n_codes), per_second * entropy
+    nominal, coded = per_second * math.log2(n_codes / depth), per_second * entropy
     if levels is not None:
         nominal += levels.shape[1] * math.log2(SCALES) / SECONDS
-        coded += levels.shape[1] * code_figures(levels, SCALES)["entropy_bits"] / SECONDS
+        coded += levels.shape[1] * _entropy(np.bincount(levels.ravel())) / SECONDS
     return {
         "n_codes": n_codes,
         "codes_per_ecg": int(codes.shape[1]),
         "codes_used": int((counts > 0).sum()),
         "usage": float((counts > 0).mean()),
         "dead_codes": int((counts == 0).sum()),
-        "perplexity": 2**entropy,
+        "perplexity": 2 ** _entropy(counts),
         "entropy_bits": entropy,
         "bits_per_second": nominal,
         "entropy_bits_per_second": coded,
@@ -145,6 +156,11 @@ def _means(parts):
     """The mean of each key over the dicts that have it."""
     keys = dict.fromkeys(key for part in parts for key in part)
     return {key: float(np.mean([part[key] for part in parts if key in part])) for key in keys}
+
+
+def _entropy(counts):
+    p = counts[counts > 0] / counts.sum()
+    return float(-(p * np.log2(p)).sum())
 
 
 def _decibel(share):

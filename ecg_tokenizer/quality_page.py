@@ -208,7 +208,7 @@ def _rate_distortion(tokenizers, titles):
     axes.set_xlim(0, 1.15 * max(figures["codes"]["bits_per_second"] for figures in tokenizers))
     axes.set_ylim(0, 1.15 * max(figures["signal"]["prdn"] for figures in tokenizers))
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower left")
+    axes.legend()
     return _png(figure)
 
 
@@ -218,12 +218,13 @@ def _code_use(tokenizers, titles, codes):
         figures = tokenizers[number]["codes"]
         counts = np.sort(np.bincount(codes[number].ravel(), minlength=figures["n_codes"]))[::-1]
         said = f"{figures['codes_used']} of {figures['n_codes']} used, perplexity {figures['perplexity']:.0f}"
-        axes.fill_between(np.arange(len(counts)), counts, step="mid", alpha=0.2, color=f"C{number}", lw=0)
-        axes.step(np.arange(len(counts)), counts, where="mid", color=f"C{number}", lw=1.2, label=f"{title}: {said}")
+        used = counts[: figures["codes_used"] + 1]
+        axes.fill_between(np.arange(len(used)), used, step="mid", alpha=0.2, color=f"C{number}", lw=0)
+        axes.step(np.arange(len(used)), used, where="mid", color=f"C{number}", lw=1.2, label=f"{title}: {said}")
         axes.axhline(counts.mean(), color=f"C{number}", lw=1, ls="--")
     axes.plot([], [], color="grey", ls="--", lw=1, label="if all were alike")
     axes.set(xlabel="codes, the most frequent first", ylabel="times used", yscale="symlog")
-    axes.set_xlim(0, None)
+    axes.set_xlim(0, max(figures["codes"]["n_codes"] for figures in tokenizers))
     axes.set_ylim(0, None)
     axes.yaxis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.3)

@@ -50,6 +50,9 @@ def test_code_figures_by_hand():
     assert figures["perplexity"] == pytest.approx(4) and figures["entropy_bits"] == pytest.approx(2)
     assert figures["bits_per_second"] == pytest.approx(6) and figures["entropy_bits_per_second"] == pytest.approx(4)
     assert figures["compression"] == pytest.approx(16_000)
+    residual = code_figures(codes, 8, depth=2)  # 0 and 2, then 1 and 3: one bit each, of the two that four codes take
+    assert residual["bits_per_second"] == pytest.approx(4) and residual["entropy_bits_per_second"] == pytest.approx(2)
+    assert residual["entropy_bits"] == pytest.approx(1) and residual["perplexity"] == pytest.approx(4)
     more = code_figures(codes, 8, levels=np.array([[0, 63] * 6]))
     assert more["bits_per_second"] == pytest.approx(6 + 7.2)
     assert more["entropy_bits_per_second"] == pytest.approx(4 + 1.2) and more["codes_used"] == 4
