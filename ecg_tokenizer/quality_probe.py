@@ -1,10 +1,11 @@
 """Is what a doctor reads from an ECG still in its codes? A linear probe of PTB-XL's diagnostic superclasses.
 
 The same probe on three descriptions of each ECG: its mean beat as the raw signal has it, its mean beat as the codes'
-values have it (the quantiser's output), and the histogram of the codes. Both beats have the same instants, one a code:
-the raw signal is averaged over each code's stretch. Beats are located in the signal that the description itself holds
-(for the codes: in what they decode to), and each description also has the leads' amplitudes, as far as it holds them.
-Cross-validated, a patient's ECGs in one fold; the intervals resample patients.
+values have it (the quantiser's output), and the histogram of the codes. Both beats have the same instants, 32 ms apart,
+whatever the tokenizer's code rate: one that writes few codes must not make its own yardstick coarser. Beats are located
+in the signal that the description itself holds (for the codes: in what they decode to), and each description also has
+the leads' amplitudes, as far as it holds them. Cross-validated, a patient's ECGs in one fold; the intervals resample
+patients.
 """
 
 import ast
@@ -13,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ecg_tokenizer.quality_measures import RATE, RHYTHM_LEAD, r_peaks
+from ecg_tokenizer.quality_measures import RHYTHM_LEAD, r_peaks
 
 CLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
-BEFORE_S, AFTER_S = 0.3, 0.5  # of the mean beat, around R
+BEFORE, AFTER, STEP = 144, 256, 16  # samples of the mean beat, before and after R, and between its instants
 FOLDS, FEWEST = 5, 10
 RESAMPLES = 2000
 
@@ -67,7 +68,7 @@ def probe(signals, recons, values, codes, n_codes, labelled, deviations=None, co
     of_codes = _logarithm(coded_deviations, len(y))
     histogram = np.stack([np.bincount(row, minlength=n_codes) for row in codes]).astype(float)
     described = {
-        "raw": np.hstack([_mean_beats(stretches(signals, values.shape[1]), signals), _logarithm(deviations, len(y))]),
+        "raw": np.hstack([_mean_beats(signals.transpose(0, 2, 1), signals), _logarithm(deviations, len(y))]),
         "latents": np.hstack([_mean_beats(values, recons), of_codes]),
         "histogram": np.hstack([np.sqrt(histogram), of_codes]),
     }
@@ -95,23 +96,21 @@ def probe(signals, recons, values, codes, n_codes, labelled, deviations=None, co
     }
 
 
-def stretches(signals, positions):
-    """The signals' mean over the stretch of each code, [N, positions, 12]."""
-    length = -(-signals.shape[2] // positions)
-    padded = np.pad(signals, ((0, 0), (0, 0), (0, positions * length - signals.shape[2])), mode="edge")
-    return padded.reshape(*signals.shape[:2], positions, length).mean(3).transpose(0, 2, 1)
-
-
 def mean_beat(rows, length, peaks):
     """The mean beat of [F, D] rows, one a stretch of ``length`` samples, flat; zeros where no whole beat was found.
 
-    Rows are interpolated between the middles of their stretches, so that R is at the same place in every beat.
+    Rows are averaged over an instant's 16 samples, then interpolated between the middles of their stretches, so that R
+    is at the same place in every beat.
     """
-    steps = np.arange(-round(BEFORE_S * RATE / length), round(AFTER_S * RATE / length))
-    places = (np.asarray(peaks, dtype=float)[:, None] + 0.5) / length - 0.5 + steps
+    from scipy.ndimage import uniform_filter1d
+
+    width = max(1, round(STEP / length))
+    rows = uniform_filter1d(rows, width, axis=0)
+    places = (np.asarray(peaks, dtype=float)[:, None] + 0.5 + np.arange(-BEFORE, AFTER, STEP)) / length - 0.5
+    places += 0.5 * (width % 2 == 0)  # an even number of rows has its middle half a row before the one it is written to
     places = places[(places[:, 0] >= 0) & (places[:, -1] <= len(rows) - 1)]
     if not len(places):
-        return np.zeros(len(steps) * rows.shape[1])
+        return np.zeros((BEFORE + AFTER) // STEP * rows.shape[1])
     below = np.minimum(places.astype(int), len(rows) - 2)
     share = (places - below)[..., None]
     return (rows[below] * (1 - share) + rows[below + 1] * share).mean(0).ravel()

@@ -9,7 +9,7 @@ import pytest
 from ecg_tokenizer.quality import main, paired_differences
 from ecg_tokenizer.quality_measures import beat_errors, code_figures, signal_errors, summarise
 from ecg_tokenizer.quality_page import DIFFERENCES, LEAD_MEASURES, MEASURES, short_names
-from ecg_tokenizer.quality_probe import auroc, mean_beat, probe, stretches
+from ecg_tokenizer.quality_probe import auroc, mean_beat, probe
 from tests.tokenizer_maker import WITH_AMPLITUDE, beats, small_tokenizer, write_data_set
 
 
@@ -89,15 +89,16 @@ def test_the_probe_finds_what_is_there():
 
 
 def test_the_mean_beat_lines_up():
-    signal = np.zeros((1, 12, 5000))
-    for peak in (807, 2011, 3302):  # each somewhere else in its stretch of 16 samples
-        signal[0, :, peak - 40 : peak + 41] = 1 - np.abs(np.arange(-40, 41)) / 40
-    rows = stretches(signal, 313)[0]
-    assert rows.shape == (313, 12)
-    beat = mean_beat(rows, 16, [807, 2011, 3302]).reshape(-1, 12)
-    assert len(beat) == 9 + 16 and (beat.argmax(0) == 9).all() and 0.8 < beat.max() <= 1
-    assert np.abs(beat[8] - beat[10]).max() < 0.1  # symmetrical about R, as the beats are
-    assert not mean_beat(rows, 16, []).any() and not mean_beat(rows, 16, [10]).any()
+    signal, peaks = np.zeros((5024, 12)), (807, 2011, 3302)  # each somewhere else in its stretch
+    for peak in peaks:
+        signal[peak - 60 : peak + 61] += 1 - np.abs(np.arange(-60, 61))[:, None] / 60
+    raw = mean_beat(signal, 1, peaks).reshape(-1, 12)
+    assert len(raw) == 9 + 16 and (raw.argmax(0) == 9).all() and 0.9 < raw.max() <= 1
+    assert np.abs(raw[8] - raw[10]).max() < 0.03  # symmetrical about R, as the beats are
+    for length in (8, 16, 32):  # the same instants, whatever the code rate
+        coded = mean_beat(signal.reshape(-1, length, 12).mean(1), length, peaks)
+        assert np.abs(coded.reshape(-1, 12) - raw).max() < 0.2
+    assert not mean_beat(signal, 1, []).any() and not mean_beat(signal, 1, [10]).any()
 
 
 def test_auroc_is_that_of_scikit_learn():
