@@ -28,12 +28,13 @@ def read_tokenizer(path):
 
 def write_folder(folder, config, state):
     """Write config.json and model.safetensors; the config comes last, so that a folder with one is whole."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder = Path(folder)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     (folder / CONFIG_FILE).unlink(missing_ok=True)
-    write_atomically(folder / WEIGHTS_FILE, lambda temporary: save_file(tensors, temporary))
+    # Not save_file: it hides the file from everyone but its owner, and groups share tokenizers.
+    write_atomically(folder / WEIGHTS_FILE, lambda temporary: temporary.write_bytes(save(tensors)))
     write_json(folder / CONFIG_FILE, config)
 
 

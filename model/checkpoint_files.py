@@ -65,6 +65,12 @@ def check_fits(path, tokenizer_fingerprint, llm_path):
         raise UserError(f"{path}: was trained on another LLM ({card.get('llm_path')}) than LOCAL_LLM_PATH={llm_path}")
 
 
+def share_weights(folder):
+    """Let those read a saved model's weights who may read its tokenizer; safetensors lets nobody but their owner."""
+    for file in folder.glob("*.safetensors"):
+        file.chmod((folder / "tokenizer_config.json").stat().st_mode)
+
+
 def tuning_of(path):
     """``"lora"`` or ``"full"``: what a checkpoint holds."""
     path = resolve_checkpoint(path)

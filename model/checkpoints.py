@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from model.checkpoint_files import CARD, resolve_checkpoint
+from model.checkpoint_files import CARD, resolve_checkpoint, share_weights
 from model.heartllm import add_adapter, load_llm
 from utils.tools import UserError, write_json
 
@@ -24,6 +24,7 @@ def save_checkpoint(folder, model, tokenizer, card):
     else:
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    share_weights(folder)
     write_json(folder / CARD, card)
 
 

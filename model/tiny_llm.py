@@ -56,6 +56,8 @@ def _build(folder):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from model.checkpoint_files import share_weights
+
     tokenizer = _tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -76,6 +78,7 @@ def _build(folder):
     os.makedirs(folder)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    share_weights(folder)
 
 
 def _tokenizer():

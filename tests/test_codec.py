@@ -37,6 +37,12 @@ def test_the_published_weights_give_the_published_codes_from_the_files_on():
         assert np.array_equal(codes, expected[f"codes_{number}"])
 
 
+def test_a_saved_folder_is_as_readable_as_any_file(tmp_path):
+    small_tokenizer().save(tmp_path)
+    (tmp_path / "any").touch()
+    assert {path.stat().st_mode for path in tmp_path.iterdir()} == {(tmp_path / "any").stat().st_mode}
+
+
 def test_a_folder_and_its_best_pt_are_one_tokenizer(tmp_path):
     tokenizer = small_tokenizer()
     write_checkpoint(tmp_path / "best.pt", tokenizer._stored_config, tokenizer.network.state_dict(), 7)
