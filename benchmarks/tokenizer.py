@@ -156,7 +156,7 @@ def training(name, device, dtype, signals, batch, compiled):
 
     def work():
         chosen = next(full)
-        stage._train_step(run, network, optimizers, chosen, 0.1, 0)
+        stage.train_step(run, network, optimizers, chosen, 0.1, 0)
         return len(chosen)
 
     gflop = count_gflop(work)

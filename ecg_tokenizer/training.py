@@ -68,7 +68,7 @@ def train(run, network, log, resume):
         if steps_of != epoch:
             steps, steps_of = epoch_steps(len(run.train), s.batch, s.seed, epoch), epoch
         rate = learning_rate(done)
-        mse = _train_step(run, network, optimizers, steps[number], rate, progress.step)
+        mse = train_step(run, network, optimizers, steps[number], rate, progress.step)
         progress.step += 1
         progress.seconds = time.monotonic() - begun
         done = share_done(progress, last_step, s)
@@ -151,7 +151,7 @@ def validate(network, signals, device, dtype):
     }
 
 
-def _train_step(run, network, optimizers, chosen, rate, step):
+def train_step(run, network, optimizers, chosen, rate, step):
     """One step over the ECGs ``chosen`` at ``rate`` times the peak learning rates; returns the mean squared error."""
     # Randomness (augmentation; a learned codebook's k-means, revived codes) is the step's: a resumed run repeats it.
     torch.manual_seed(run.settings.seed * 1_000_003 + step)
