@@ -6,15 +6,16 @@ Leaves in LOG_ROOT: best.pt (the published layout), config.json + model.safetens
 TensorBoard's files, finished.json, and the state that RESUME goes on from.
 """
 
+import dataclasses
 import math
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from data_provider.data_loader import bad_records_text, file_signature, load_signals
 from data_provider.manifests import check_records_exist, read_manifest, record_paths
 from data_provider.signal import SignalPolicy
+from ecg_tokenizer.weights import tokenizer_fingerprint
 from utils.runs import FINISHED, STARTED, finish_run, is_finished, start_run
 from utils.settings import load_settings, require, unused_keys
 from utils.tools import UserError, entry_point, read_json, seed_everything, sha256_file, sha256_json
@@ -24,7 +25,7 @@ MOST_CODES = 65_000  # uint16 holds them and the amplitude's
 CACHE_FROM = 4000  # ECGs; more are kept in a memory-mapped file (240 kB each) in place of memory
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Plan:
     """A run that has been checked."""
 
@@ -45,6 +46,7 @@ def make_plan(argv):
         "version": VERSION,
         "manifests": [sha256_file(path) for path in settings.train_path + settings.val_path],
         "records": sha256_json([[path, file_signature(root, path)] for part in paths.values() for path in part]),
+        "start": tokenizer_fingerprint(settings.start_from) if settings.start_from else None,
     }
     fingerprint = sha256_json([settings.fingerprint("tokenizer"), inputs])
     return Plan(settings, Path(settings.log_root), root, paths, fingerprint)
@@ -88,8 +90,6 @@ def run_plan(plan):
     """Read the ECGs, train, and say what came out."""
     import torch
 
-    from ecg_tokenizer.codec import config_to_json
-    from ecg_tokenizer.network import NetworkConfig, build_network
     from ecg_tokenizer.training import STATE_FILE, STATE_FOLDER, Run, figures_text, train
     from utils.log import RunLog
     from utils.machine import pick_device, pick_dtype, set_threads
@@ -100,19 +100,14 @@ def run_plan(plan):
     say_if_other(plan)
     resume = start_run(plan.folder, plan.fingerprint, s.resume, STATE_FOLDER)
     resume = resume and (plan.folder / STATE_FOLDER / STATE_FILE).is_file()
-    signals, names, bad = read_signals(plan)
-
     seed_everything(s.seed)
-    if s.architecture == "published":
-        config = NetworkConfig(architecture="published")
-    else:
-        names_of_network = ("quantizer", "levels", "codebook_size", "codes_per_ecg", "residual_depth", "amplitude")
-        config = NetworkConfig(**{name: getattr(s, name) for name in names_of_network})
-    network = build_network(config).to(device).train()
+    network, config = make_network(s)
+    network = network.to(device).train()
+    signals, names, bad = read_signals(plan)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     print(
         f"tokenizer: {len(names['train'])} ECGs to train on, {len(names['valid'])} to validate; "
-        f"{config_to_json(config)['architecture']} network, {parameters:,} parameters; "
+        f"{config.architecture} network, {parameters:,} parameters; "
         f"{device.type}, {threads} thread(s), {str(dtype).split('.')[-1]}",
         flush=True,
     )
@@ -127,6 +122,27 @@ def run_plan(plan):
     print(f"tokenizer: step {progress.best_step} of {progress.step}, {minutes:.1f} min -> {plan.folder}/best.pt")
     if bad:
         print(bad_records_text(bad))
+
+
+def make_network(settings):
+    """The network that the settings describe, and its `NetworkConfig`; drawn at random, or as START_FROM left it."""
+    from ecg_tokenizer.codec import EcgTokenizer
+    from ecg_tokenizer.network import NetworkConfig, build_network
+
+    if settings.architecture == "published":
+        config = NetworkConfig(architecture="published")
+    else:
+        names = ("quantizer", "levels", "codebook_size", "codes_per_ecg", "residual_depth", "amplitude")
+        config = NetworkConfig(**{name: getattr(settings, name) for name in names})
+    network = build_network(config)
+    if settings.start_from:
+        start = EcgTokenizer.from_pretrained(settings.start_from)
+        for name, value in dataclasses.asdict(config).items():
+            given = getattr(start.config, name)
+            if given != value and name != "amplitude":  # the weights know nothing of amplitudes
+                raise UserError(f"START_FROM={settings.start_from}: its {name} is {given}, in the settings {value}")
+        network.load_state_dict(start.network.state_dict())
+    return network, config
 
 
 def read_signals(plan):

@@ -5,7 +5,6 @@ import json
 import resource
 import subprocess
 import sys
-import time
 from collections import Counter
 
 import numpy as np
@@ -176,11 +175,8 @@ def test_800_000_rows_in_little_memory(tmp_path):
     ]
     waves = {study: ecg(seed=study) for _, study, _ in studies[::20_000]}
     root = write_mimic(tmp_path / "root", studies, waves)
-    start = time.perf_counter()
     command = [sys.executable, "-m", "data_provider.prepare", "mimic-iv-ecg", "--root", root, "--out", tmp_path / "out"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    seconds = time.perf_counter() - start
     megabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(f"{seconds:.0f} s, {megabytes:.0f} MB")
     assert "800,000 rows: 40 with a record" in done.stdout
-    assert megabytes < 2000 and seconds < 300
+    assert megabytes < 2000

@@ -133,6 +133,17 @@ def test_other_quantisers_train(words, tmp_path, choice):
     assert tokenizer.n_codes == (64 if "vq" in choice[0] else 16)
 
 
+def test_training_starts_from_given_weights(trained, words, tmp_path, capsys):
+    """Lost otherwise: a group adapts the shipped tokenizer to its ECGs, and in truth trains one from nothing."""
+    start = [*words, f"START_FROM={trained}"]
+    main([*start, f"LOG_ROOT={tmp_path}", "EPOCHS=1", "LR=1e-12"])
+    before, after = (EcgTokenizer.from_pretrained(path).network.state_dict() for path in (trained, tmp_path))
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
+    assert code_of([*start, f"LOG_ROOT={tmp_path}", "CODES_PER_ECG=80"]) == 2
+    assert "its codes_per_ecg is 40, in the settings 80" in capsys.readouterr().err
+    assert make_plan(start).fingerprint != make_plan(words).fingerprint
+
+
 def test_bad_records_are_left_out_and_listed(tmp_path, capsys):
     words = write_data_set(tmp_path) + TINY
     (tmp_path / "files" / "r1.dat").write_bytes(b"no")

@@ -46,6 +46,7 @@ class Settings:
     codes_per_ecg: int = _setting(313, "t", "places in 10 s at which a code describes the 12 leads", low=8, high=2500)
     residual_depth: int = _setting(1, "t", "codes a place (FSQ): each next one writes down what the one before rounded away", low=1, high=4)
     amplitude: bool = _setting(True, "t", "12 more codes an ECG for the amplitudes of its leads (default architecture only; the published one never has them)")
+    start_from: str = _setting("", "t", "trained ECG tokenizer of the same network (a folder, or a best.pt) from whose weights training starts; ecg_tokenizer/pretrained comes with the repository", path=True, must_exist=True)
     augment: bool = _setting(True, "t", "draw each ECG's start anew at every pass and mix its leads a little")
     batch: int = _setting(16, "t", "ECGs a training step", low=1)
     epochs: int = _setting(5, "t", "passes over the training ECGs", low=1)
