@@ -1,8 +1,14 @@
-"""The benchmark of the tokenizer runs: it calls parts of stage 1 that nothing else calls from outside."""
+"""The benchmarks run: they call parts of the stages that nothing else calls from outside."""
 
+from itertools import product
+
+import numpy as np
 import pytest
 
+from benchmarks.amplitude import make_tokenizer, select
 from benchmarks.tokenizer import WANTED, main
+from ecg_tokenizer.codec import EcgTokenizer
+from ecg_tokenizer.weights import SHIPPED
 
 
 @pytest.mark.slow
@@ -31,3 +37,24 @@ def test_bad_input_is_one_line(words, tmp_path, capsys):
         main(words.format(tmp_path).split())
     said = capsys.readouterr().err.strip().splitlines()
     assert stop.value.code == 2 and len(said) == 1 and said[0].startswith("error: ")
+
+
+def test_amplitude_codes_are_taken_off_and_nothing_else(tmp_path):
+    """Lost otherwise: the two kinds of the benchmark differ in more than the amplitudes."""
+    folders = [make_tokenizer(SHIPPED, tmp_path / str(amplitude), amplitude) for amplitude in (True, False)]
+    x = np.random.default_rng(0).standard_normal((1, 12, 5000)).astype(np.float32)
+    rows = [EcgTokenizer.from_pretrained(folder).encode_rows(x, x.std(-1)) for folder in folders]
+    assert rows[0].shape == (1, 325) and (rows[0][:, 12:] == rows[1]).all()
+
+
+def test_questions_are_sorted_by_what_they_ask_for():
+    """Lost otherwise: a score under the wrong name, or an item that counts twice."""
+    texts = [
+        ("Does it show low QRS voltages?", ["no"]),
+        ("Does this ECG belong to the group hypertrophy?", ["yes"]),
+        ("Which changes of form?", ["low qrs voltages in the limb leads"]),
+        ("What are the diagnoses?", ["sinus rhythm"]),
+    ]
+    rows = [{"question": question, "reference": answer} for question, answer in texts]
+    chosen = [select(rows, *kind) for kind in product(("low qrs voltages", "hypertrophy"), (True, False))]
+    assert chosen == [rows[:1], rows[2:3], rows[1:2], []] and select(rows) == rows

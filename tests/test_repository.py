@@ -14,7 +14,7 @@ from utils.tools import REPOSITORY
 OTHER = {  # what files that hold no docstring are for
     ".ci/run": "what continuous integration calls",
     ".pre-commit-config.yaml": "hooks that check before a commit",
-    "benchmarks": "every number in this README that is a speed",
+    "benchmarks": "what measures every speed named here, and what the amplitude codes give",
     "corpora/wordnet.zip": "METEOR's WordNet, so that scoring needs no download",
     "ds_config_zero2.json": "DeepSpeed's settings",
     "ecg_tokenizer/EXPERIMENTS.md": "what was tried for the network, the failures too",
