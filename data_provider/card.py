@@ -65,8 +65,9 @@ def summary(card):
         lines.append(f"  {records['patients_in_two_splits']} patients are in more than one split")
     lines.append("reports: " + _listed(card["reports"]["items"]))
     lines += [f"  {count:,} left out: {reason}" for reason, count in _falling(card["reports"]["left_out"])]
-    for split in SPLITS:
-        of_split = card["questions"][split]
+    questions = card["questions"]
+    for split in SPLITS if any(of_split["kept"] or "samples" in of_split for of_split in questions.values()) else ():
+        of_split = questions[split]
         lines.append(f"questions, {split}: {_listed(of_split['kept']) or 'none'}")
         if "samples" in of_split:
             total = sum(of_split["samples"].values())

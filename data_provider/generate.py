@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data_provider.lead_field import SAMPLES, twelve_leads
+from data_provider.lead_field import SAMPLE_RATE, SAMPLES, twelve_leads
 from data_provider.leads import LEADS
 from data_provider.manifests import write_manifest
 from data_provider.records import IMPLAUSIBLE_MV
-from data_provider.simulate import write_record
+from data_provider.wfdb_files import write_record
 from utils.tools import UserError, entry_point, read_json, write_json
 
 VERSION = 1  # raise it whenever the same seed gives other ECGs
@@ -160,7 +160,7 @@ def _write_ecg(job):
     leads = twelve_leads(draw(seed, number))
     fault = fault_of(leads)
     if not fault:
-        write_record(Path(to) / _path(number), leads)
+        write_record(Path(to) / _path(number), leads, SAMPLE_RATE)
     return number, fault
 
 

@@ -7,12 +7,13 @@ from collections import Counter, defaultdict
 
 from data_provider.records import TOO_SHORT, UNREADABLE, RecordError
 from data_provider.wfdb_files import check_wfdb, record_file
-from utils.tools import UserError, sha256_file
+from utils.tools import UserError, sha256_bytes, sha256_file
 
 SPLITS = ("train", "valid", "test")
 CHECKS = ("none", "headers", "signals")
 SECONDS = 10  # what the stages need of a record
 NOT_ON_DISK = "not on disk"
+VALID_SHARE, TEST_SHARE = 0.1, 0.1
 
 
 @dataclasses.dataclass(slots=True)
@@ -99,6 +100,14 @@ class Items:
         if self._count is None:
             self._count = sum(1 for _ in self)
         return self._count
+
+
+def split_of(patient_id, seed=0):
+    """The split of a patient: a hash of seed and id below 0.8 is train, below 0.9 valid, else test."""
+    share = int(sha256_bytes(f"{seed} {patient_id}".encode())[:13], 16) / 16**13
+    if share < 1 - VALID_SHARE - TEST_SHARE:
+        return "train"
+    return "valid" if share < 1 - TEST_SHARE else "test"
 
 
 def read_table(path, columns):

@@ -12,9 +12,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data_provider.annotations import merge, plain_name
-from data_provider.inventory import NOT_ON_DISK, Download, Ecg, check_headers, is_on_disk, read_table
+from data_provider.inventory import NOT_ON_DISK, Download, Ecg, check_headers, is_on_disk, read_table, split_of
 from data_provider.manifests import path_fault
-from utils.tools import sha256_bytes
 
 RECORDS, MEASUREMENTS = "record_list.csv", "machine_measurements.csv"
 REPORT_COLUMNS = tuple(f"report_{number}" for number in range(18))
@@ -26,7 +25,6 @@ BOILERPLATE = re.compile(
 )
 DOUBT = re.compile(r"^(possible|probable|probably|consider|suggests?|strongly suggests|cannot rule out|borderline)\s+")
 RHYTHM = re.compile(r"\b(rhythm|bradycardia|tachycardia|fibrillation|flutter|arrhythmia|paced|pacing|pacemaker)\b")
-VALID_SHARE, TEST_SHARE = 0.1, 0.1
 
 
 class MachineStatements:
@@ -116,14 +114,6 @@ def _read_measurements(path, download, statements, join):
     for ecg in list(download.ecgs.values()):
         if not ecg.background:
             download.leave_out(ecg.ecg_id, f"not in {MEASUREMENTS}")
-
-
-def split_of(patient_id, seed=0):
-    """The split of a patient: a hash of seed and id below 0.8 is train, below 0.9 valid, else test."""
-    share = int(sha256_bytes(f"{seed} {patient_id}".encode())[:13], 16) / 16**13
-    if share < 1 - VALID_SHARE - TEST_SHARE:
-        return "train"
-    return "valid" if share < 1 - TEST_SHARE else "test"
 
 
 def clean_statements(parts):

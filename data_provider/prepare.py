@@ -1,26 +1,24 @@
 """A data set's download -> the manifests that the stages read, and a card that says what went in and what did not.
 
 python -m data_provider.prepare ptbxl --root DIR --out dataset [--ecgqa DIR]
+python -m data_provider.prepare folder --root DIR --out dataset [--table FILE.csv]
 """
 
 import argparse
 import dataclasses
-import functools
-from collections import Counter
 from pathlib import Path
 
 from data_provider.card import by_type, summary, write_data_set
 from data_provider.ecgqa import WORDINGS, EcgQa, map_samples
-from data_provider.inventory import CHECKS, SPLITS, Items, twin_groups
+from data_provider.folder import prepare_folder
+from data_provider.inventory import CHECKS, SPLITS, twin_groups
 from data_provider.leaks import HeldOut
 from data_provider.mimic import JOINS, MEASUREMENTS, RECORDS, read_mimic
 from data_provider.ptbxl import STATEMENTS, TABLE, read_ptbxl
 from data_provider.quality import check_signals, quality_summary
 from data_provider.questions import make_questions
-from data_provider.reports import compose_report, read_reports
+from data_provider.reports import compose_report, read_reports, report_items
 from utils.tools import entry_point, sha256_file
-
-NO_TEXT = "no text"
 
 
 def prepare_ptbxl(root, out, name=None, report_source="original", rate=500, **common):
@@ -196,30 +194,6 @@ def map_copy(copy, download, held_out):
     return items, counts, notes
 
 
-def report_items(download, held_out):
-    """Split -> report items, and their counts for the card."""
-    ecgs, left_out = {split: [] for split in SPLITS}, Counter()
-    for ecg in download.ecgs.values():
-        leak = held_out.reason(ecg.ecg_id) if ecg.split == "train" else None
-        if leak or not ecg.report:
-            left_out[f"leak: {leak}" if leak else NO_TEXT] += 1
-        else:
-            ecgs[ecg.split].append(ecg)
-    reports = {split: Items(functools.partial(map, _report_item, of_split)) for split, of_split in ecgs.items()}
-    counts = {split: len(of_split) for split, of_split in ecgs.items()}
-    return reports, {"items": counts, "left_out": dict(sorted(left_out.items()))}
-
-
-def _report_item(ecg):
-    return {
-        "patient_id": ecg.patient_id,
-        "ecg_id": ecg.ecg_id,
-        "report": ecg.report,
-        "filepath": ecg.path,
-        "background": ecg.background,
-    }
-
-
 def _count(text):
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 on")
@@ -236,27 +210,35 @@ def build_parser():
     mimic = sets.add_parser("mimic-iv-ecg", help="MIMIC-IV-ECG")
     mimic.add_argument("--root", required=True, help="the download: holds record_list.csv and files/")
     mimic.add_argument("--report-join", choices=JOINS, default="sentences", help="how statements become a report")
-    for one in (ptbxl, mimic):
+    folder = sets.add_parser("folder", help="your own ECG files, of any format")
+    folder.add_argument("--root", required=True, help="the folder that holds them, itself or further down")
+    folder.add_argument("--table", help="a CSV file: file and, if known, patient_id, report, background, split")
+    folder.add_argument("--convert-to", metavar="DIR", help="write them as WFDB records there, for the stages to read")
+    folder.add_argument("--sample-rate", type=float, metavar="HZ", help="of CSV, NPY and MATLAB files")
+    folder.add_argument("--units", choices=("mV", "uV", "V"), help="likewise")
+    folder.add_argument("--leads", type=lambda text: text.split(","), metavar="I,II,...", help="likewise, in order")
+    for one in (ptbxl, mimic, folder):
         one.add_argument("--out", default="dataset", help="where the manifests go")
         one.add_argument("--name", help="name of the data set in the manifests' paths (default: the data set's own)")
+        one.add_argument("--workers", type=_count, default=0, help="processes that read signals")
+        one.add_argument("--limit", type=_count, help="use the first so many records on disk")
+        one.add_argument("--seed", type=int, default=0)
+    for one in (ptbxl, mimic):
         one.add_argument("--ecgqa", help="a copy of ECG-QA's repository; without it questions come from annotations")
         one.add_argument("--questions", choices=WORDINGS, default="template", help="ECG-QA's wording")
         one.add_argument("--check", choices=CHECKS, default="headers", help="how closely records are looked at")
-        one.add_argument("--workers", type=_count, default=0, help="processes that check signals")
-        one.add_argument("--limit", type=_count, help="use the first so many records on disk")
         one.add_argument("--questions-per-ecg", type=_count, default=12, help="most questions about one ECG")
         one.add_argument("--min-positives", type=_count, default=5, help="training ECGs that a finding must have")
-        one.add_argument("--seed", type=int, default=0)
     return parser
 
 
 @entry_point
 def main(argv):
     options = vars(build_parser().parse_args(argv))
-    prepare = {"ptbxl": prepare_ptbxl, "mimic-iv-ecg": prepare_mimic}[options.pop("data_set")]
+    prepare = {"ptbxl": prepare_ptbxl, "mimic-iv-ecg": prepare_mimic, "folder": prepare_folder}[options.pop("data_set")]
     card = prepare(**options)
     print(summary(card))
-    if options["check"] == "signals":
+    if options.get("check", "signals") == "signals":
         print(quality_summary(Path(options["out"]) / card["name"] / "quality.csv"))
     print(f"written to {options['out']}")
 

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import os
+from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -95,6 +96,11 @@ def check_signals(root, download, table, workers=0):
         CSV file.
     workers : int
         Processes that read; 0 reads in the calling one.
+
+    Returns
+    -------
+    twins : list of list of int
+        Groups of ecg_ids whose signals are the same in mV.
     """
     from tqdm import tqdm
 
@@ -117,6 +123,10 @@ def check_signals(root, download, table, workers=0):
         row = rows[ecg.path]
         if row["fault"]:
             download.leave_out(ecg.ecg_id, row["kind"], ecg.path, row["fault"])
+    groups = defaultdict(list)
+    for ecg in download.ecgs.values():
+        groups[rows[ecg.path]["sha256"]].append(ecg.ecg_id)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _judged(root, paths, workers):

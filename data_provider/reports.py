@@ -1,8 +1,13 @@
-"""Other texts for PTB-XL's German reports: English sentences from the annotations, or a table of translations."""
+"""Report items of a data set, and other texts for PTB-XL's German reports: English sentences from the annotations, or a
+table of translations."""
 
-from data_provider.inventory import read_table
+import functools
+from collections import Counter
+
+from data_provider.inventory import SPLITS, Items, read_table
 from utils.tools import UserError
 
+NO_TEXT = "no text"
 # PTB-XL derived its likelihoods from such words of the reports (Wagner et al. 2020, table 3); this is the way back
 DOUBTS = ((100, ""), (80, "probable "), (50, "possible "), (35, "consider "), (0, "cannot rule out "))
 
@@ -42,3 +47,27 @@ def read_reports(path):
         except (ValueError, OverflowError):
             raise UserError(f"{path}, line {number}: ecg_id is not a number: {row['ecg_id'][:40]}") from None
     return texts
+
+
+def report_items(download, held_out):
+    """Split -> report items, and their counts for the card."""
+    ecgs, left_out = {split: [] for split in SPLITS}, Counter()
+    for ecg in download.ecgs.values():
+        leak = held_out.reason(ecg.ecg_id) if ecg.split == "train" else None
+        if leak or not ecg.report:
+            left_out[f"leak: {leak}" if leak else NO_TEXT] += 1
+        else:
+            ecgs[ecg.split].append(ecg)
+    reports = {split: Items(functools.partial(map, _report_item, of_split)) for split, of_split in ecgs.items()}
+    counts = {split: len(of_split) for split, of_split in ecgs.items()}
+    return reports, {"items": counts, "left_out": dict(sorted(left_out.items()))}
+
+
+def _report_item(ecg):
+    return {
+        "patient_id": ecg.patient_id,
+        "ecg_id": ecg.ecg_id,
+        "report": ecg.report,
+        "filepath": ecg.path,
+        "background": ecg.background,
+    }

@@ -19,13 +19,14 @@ import numpy as np
 from tqdm import tqdm
 
 from data_provider.lead_field import SAMPLE_RATE, SAMPLES
+from data_provider.leads import LEADS
 from data_provider.simulated_patients import draw_ecg, draw_patient, signal
 from data_provider.simulated_reports import write_report
+from data_provider.wfdb_files import write_record
 from utils.tools import UserError, entry_point, read_json, sha256_file, write_atomically, write_json
 
 VERSION = 2  # raise it whenever the same seed gives other bytes
 DATABASE, STATEMENTS, SIMULATION = "ptbxl_database.csv", "scp_statements.csv", "simulation.json"
-LEADS = ("I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6")  # PTB-XL's spelling
 COLUMNS = (
     "ecg_id", "patient_id", "age", "sex", "height", "weight", "nurse", "site", "device", "recording_date", "report",
     "scp_codes", "heart_axis", "infarction_stadium1", "infarction_stadium2", "validated_by", "second_opinion",
@@ -163,28 +164,8 @@ def _write_ecg(job):
     patient = draw_patient(seed, patient_number)
     ecg = draw_ecg(patient, which)
     leads, rate = signal(ecg)
-    write_record(Path(out) / _path(number), leads)
+    write_record(Path(out) / _path(number), leads, SAMPLE_RATE)
     return _row(number, ecg, rate)
-
-
-def write_record(path, leads):
-    """Write a 16-bit WFDB record, byte for byte as ``wfdb.wrsamp`` does (tests/test_simulate.py compares the two).
-
-    wfdb's own writer spends 20 ms on a header, five times what the ECG itself takes.
-
-    Parameters
-    ----------
-    path : Path
-        Without extension.
-    leads : int16 array [12, T]
-        At 1000 adu/mV.
-    """
-    lines = [f"{path.name} {len(leads)} {SAMPLE_RATE} {leads.shape[1]}"]
-    sums = leads.sum(axis=1, dtype=np.int64) % 65536
-    for name, first, checksum in zip(LEADS, leads[:, 0], sums, strict=True):
-        lines.append(f"{path.name}.dat 16 1000.0(0)/mV 16 0 {first} {checksum} 0 {name}")
-    path.with_suffix(".dat").write_bytes(np.ascontiguousarray(leads.T, "<i2").tobytes())
-    path.with_suffix(".hea").write_text("\n".join(lines) + "\n", encoding="ascii")
 
 
 def _row(number, ecg, rate):

@@ -10,9 +10,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from data_provider.inventory import split_of
 from data_provider.leaks import PATIENT
 from data_provider.manifests import item_background, read_manifest
-from data_provider.mimic import MEASUREMENTS, RECORDS, REPORT_COLUMNS, join_report, split_of
+from data_provider.mimic import MEASUREMENTS, RECORDS, REPORT_COLUMNS, join_report
 from data_provider.prepare import prepare_mimic
 from data_provider.quality import COLUMNS
 from data_provider.records import read_record

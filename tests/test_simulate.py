@@ -14,11 +14,15 @@ import wfdb
 
 from data_provider.dipole import BEFORE, beat_dipole, net_axis, voltages
 from data_provider.lead_field import DOWER, SAMPLE_RATE, independent_leads
-from data_provider.simulate import COLUMNS, LEADS, STATEMENT_COLUMNS, main, simulate, write_record
+from data_provider.leads import LEADS as STANDARD
+from data_provider.simulate import COLUMNS, STATEMENT_COLUMNS, main, simulate
 from data_provider.simulated_patients import beat_times, draw_ecg, draw_patient, heart_beats, signal
 from data_provider.simulated_reports import write_report
+from data_provider.wfdb_files import write_record
 from tests.shared import SHARED, needs_shared
 from utils.tools import REPOSITORY, UserError, read_json
+
+LEADS = tuple(lead.upper() for lead in STANDARD)  # PTB-XL's spelling
 
 PATIENTS = 60
 
@@ -82,7 +86,7 @@ def test_records_are_byte_for_byte_what_wfdb_writes(tmp_path):
     leads, _ = signal(draw_ecg(draw_patient(0, 0), 0))
     (tmp_path / "ours").mkdir()
     (tmp_path / "theirs").mkdir()
-    write_record(tmp_path / "ours" / "00001_hr", leads)
+    write_record(tmp_path / "ours" / "00001_hr", leads, SAMPLE_RATE)
     wfdb.wrsamp("00001_hr", fs=SAMPLE_RATE, units=["mV"] * 12, sig_name=list(LEADS), d_signal=leads.T, fmt=["16"] * 12,
                 adc_gain=[1000.0] * 12, baseline=[0] * 12, write_dir=str(tmp_path / "theirs"))
     assert contents(tmp_path / "ours") == contents(tmp_path / "theirs")
