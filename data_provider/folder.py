@@ -48,6 +48,8 @@ def prepare_folder(root, out, name=None, table=None, convert_to=None, workers=0,
     """
     if any(reading.values()) and not convert_to:
         raise UserError("--sample-rate, --units and --leads need --convert-to: the stages read files by what they say")
+    if convert_to and not table and Path(convert_to).resolve().is_relative_to(Path(root).resolve()):
+        raise UserError(f"--convert-to {convert_to} lies inside --root, where it would be read as more ECGs next time")
     out, name = Path(out), name or Path(root).resolve().name
     download, columns = read_folder(root, table, limit, seed)
     if convert_to:
@@ -99,7 +101,7 @@ def read_folder(root, table=None, limit=None, seed=0):
         if split and split not in SPLITS:
             raise UserError(f"{table}: row {number}: split {split}; it must be {', '.join(SPLITS)} or empty")
         if path is None:
-            download.leave_out(number, "no path inside the folder")
+            download.leave_out(number, "no usable path inside the folder")
         elif path in seen:
             download.leave_out(number, "a file that was there before")
         elif not os.path.isfile(record_file(root / path)):
@@ -130,9 +132,9 @@ def _files_below(root):
 
 
 def _record_path(root, path):
-    """A file's path as manifests name it: normal, a WFDB record without extension; None where it leaves ``root``."""
+    """A file's path as manifests name it: normal, a WFDB record without extension; None where none can be written."""
     path = os.path.normpath(path)
-    if path in ("", ".") or path_fault(path):
+    if path == "." or path_fault(path) or path != path.encode(errors="replace").decode():
         return None
     file = record_file(root / path)
     return os.path.relpath(file.with_suffix(""), root) if file.suffix == ".hea" else path

@@ -28,6 +28,7 @@ def root(tmp_path):
     np.save(folder / "array.npy", ecg(seed=50) / 1000)
     (folder / "notes.txt").write_text("call the ward\n")
     (folder / ".hidden").write_text("")
+    (folder / b"\xff.npy".decode(errors="surrogateescape")).write_bytes(b"")
     return folder
 
 
@@ -45,7 +46,7 @@ def items_of(out, name="ours"):
 
 def test_a_folder_without_a_table(root, tmp_path):
     card = prepare_folder(root, tmp_path / "out")
-    assert card["records"]["rows"] == 32 and card["records"]["used"] == 30
+    assert card["records"]["rows"] == 33 and card["records"]["used"] == 30
     assert {path: "sampling rate" in fault for path, fault in card["records"]["unreadable"].items()}["array.npy"]
     assert "notes.txt" in card["records"]["unreadable"] and len(card["twins"]) == 1
     items = items_of(tmp_path / "out")
@@ -68,7 +69,7 @@ def test_the_table_decides(root, tmp_path):
     rows = [row | {"split": "test" if row["patient_id"] == "P0" else ""} for row in rows]
     given = table(tmp_path / "table.csv", rows)
     card = prepare_folder(root, tmp_path / "out", name="named", table=given)
-    reasons = {"a file that was there before": 1, "not on disk": 1, "no path inside the folder": 1}
+    reasons = {"a file that was there before": 1, "not on disk": 1, "no usable path inside the folder": 1}
     assert card["records"]["left_out"] == reasons and card["records"]["used"] == 28
     assert card["reports"]["left_out"] == {"no text": 1}
     items = items_of(tmp_path / "out", "named")
@@ -85,7 +86,7 @@ def test_converted_files_are_what_they_were(root, tmp_path, capsys):
     """Lost otherwise: arrays, the commonest form of all, and the voltages in them."""
     arguments = ["folder", "--root", root, "--convert-to", tmp_path / "wfdb", "--sample-rate", 500, "--units", "mV"]
     main([*map(str, arguments), "--out", str(tmp_path / "out")])
-    assert "32 rows: 31 with a record" in capsys.readouterr().out
+    assert "33 rows: 31 with a record" in capsys.readouterr().out
     found = read_record(tmp_path / "wfdb/array_npy")
     assert found.sample_rate == 500 and np.abs(found.signal - ecg(seed=50) / 1000).max() <= 0.0005
     for path in ("site0/r2", "site1/r3"):
@@ -122,6 +123,7 @@ def test_formats_of_the_wild(tmp_path):
     [
         (["--root", "nowhere"], "no such folder"),
         (["--sample-rate", "500"], "need --convert-to"),
+        (["--convert-to", "ours/wfdb"], "lies inside --root"),
         (["--table", "nowhere.csv"], "cannot be read"),
         (["--table", "no_file.csv"], "lacks the column file"),
         (["--table", "split.csv"], "row 1: split exam"),
