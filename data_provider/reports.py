@@ -1,5 +1,7 @@
-"""Report items of a data set, and other texts for PTB-XL's German reports: English sentences from the annotations, or a
-table of translations."""
+"""A data set's report items, and other texts in place of PTB-XL's German reports.
+
+The others are English sentences from the annotations, or a table of translations.
+"""
 
 import functools
 from collections import Counter

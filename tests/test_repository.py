@@ -34,7 +34,7 @@ OTHER = {  # what files that hold no docstring are for
     "utils/launch.sh": "what the launchers share",
 }
 FOLDED = ("tests/", "env/", "benchmarks/", "ecg_tokenizer/pretrained/")
-UNSAID = ("README.md", "LICENSE", "CONTRIBUTING.md", "PROJECT_TREE.txt", ".gitignore")
+UNSAID = ("README.md", "LICENSE", "CONTRIBUTING.md", "PROJECT_TREE.txt", "CITATION.cff", ".gitignore")
 
 
 def tree():
