@@ -88,6 +88,7 @@ def check_network(settings):
 
 def run_plan(plan):
     """Read the ECGs, train, and say what came out."""
+    import numpy as np
     import torch
 
     from ecg_tokenizer.training import STATE_FILE, STATE_FOLDER, Run, figures_text, train
@@ -104,14 +105,16 @@ def run_plan(plan):
     network, config = make_network(s)
     network = network.to(device).train()
     signals, names, bad = read_signals(plan)
+    row_of = {name: row for row, name in enumerate(names["train"])}
+    rows = np.array([row_of[path] for path in plan.paths["train"] if path in row_of])
     parameters = sum(parameter.numel() for parameter in network.parameters())
     print(
-        f"tokenizer: {len(names['train'])} ECGs to train on, {len(names['valid'])} to validate; "
+        f"tokenizer: {len(rows)} ECGs to train on, {len(names['valid'])} to validate; "
         f"{config.architecture} network, {parameters:,} parameters; "
         f"{device.type}, {threads} thread(s), {str(dtype).split('.')[-1]}",
         flush=True,
     )
-    run = Run(s, plan.folder, config, device, dtype, signals["train"], names["train"], signals["valid"])
+    run = Run(s, plan.folder, config, device, dtype, signals["train"], names["train"], signals["valid"], rows)
     with RunLog(plan.folder, "tokenizer", resume_step=_saved_step(plan) if resume else None) as log:
         progress, figures = train(run, network, log, resume)
     summary = {**figures, "step": progress.best_step, "steps": progress.step, "seconds": round(progress.seconds, 1)}

@@ -43,6 +43,7 @@ class Run:
     train: object  # float32 array [N, 12, 5000]
     train_names: list
     valid: object  # float32 array [M, 12, 5000]
+    rows: object = None  # int array: the rows of ``train`` that an epoch takes; of a data set named twice, twice
 
 
 def train(run, network, log, resume):
@@ -59,16 +60,16 @@ def train(run, network, log, resume):
     s = run.settings
     optimizers = make_optimizers(network, s.lr)
     progress, figures = _restore(run, network, optimizers) if resume else (Progress(), {})
-    steps_per_epoch = math.ceil(len(run.train) / s.batch)
+    steps_per_epoch = math.ceil(len(run.rows) / s.batch)
     last_step, begun = steps_per_epoch * s.epochs, time.monotonic() - progress.seconds
     bar = tqdm(total=last_step, initial=progress.step, desc="tokenizer", unit="step")
     steps, steps_of, done = None, None, share_done(progress, last_step, s)
     while done < 1 and not stops_early(progress, s):
         epoch, number = divmod(progress.step, steps_per_epoch)
         if steps_of != epoch:
-            steps, steps_of = epoch_steps(len(run.train), s.batch, s.seed, epoch), epoch
+            steps, steps_of = epoch_steps(len(run.rows), s.batch, s.seed, epoch), epoch
         rate = learning_rate(done)
-        mse = train_step(run, network, optimizers, steps[number], rate, progress.step)
+        mse = train_step(run, network, optimizers, run.rows[steps[number]], rate, progress.step)
         progress.step += 1
         progress.seconds = time.monotonic() - begun
         done = share_done(progress, last_step, s)

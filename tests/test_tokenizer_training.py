@@ -47,6 +47,14 @@ def test_several_data_sets_are_trained_on_as_one(words, tmp_path):
         make_plan([f"{key}={value}" for key, value in (joined | {"TRAIN_PATH": first["TRAIN_PATH"]}).items()])
 
 
+def test_a_data_set_named_twice_counts_double(words, tmp_path, capsys):
+    first = dict(word.split("=", 1) for word in words)
+    twice = [f"{key}={first[key]},{first[key]}" for key in ("ROOT_ECG", "TRAIN_PATH")]
+    main([*words, *twice, f"LOG_ROOT={tmp_path}", "EPOCHS=1"])
+    assert "12 ECGs to train on" in capsys.readouterr().out
+    assert read_json(tmp_path / "finished.json")["steps"] == 6
+
+
 def test_what_a_run_leaves(trained, words):
     tokenizer = EcgTokenizer.from_pretrained(trained)
     assert tokenizer.fingerprint == tokenizer_fingerprint(trained / "best.pt") == tokenizer_fingerprint(trained)
