@@ -219,7 +219,7 @@ def build_parser():
     folder.add_argument("--leads", type=lambda text: text.split(","), metavar="I,II,...", help="likewise, in order")
     for one in (ptbxl, mimic, folder):
         one.add_argument("--out", default="dataset", help="where the manifests go")
-        one.add_argument("--name", help="name of the data set in the manifests' paths (default: the data set's or folder's own)")
+        one.add_argument("--name", help="of the data set, in the manifests' paths (default: its own, or the folder's)")
         one.add_argument("--workers", type=_count, default=0, help="processes that read signals")
         one.add_argument("--limit", type=_count, help="use the first so many records on disk")
         one.add_argument("--seed", type=int, default=0)
