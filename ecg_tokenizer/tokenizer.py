@@ -40,6 +40,8 @@ def make_plan(argv):
     """Check everything that can be checked without reading signals; raises `UserError`. Needs no torch."""
     settings = load_settings("tokenizer", argv)
     require(settings, "root_ecg", "train_path", "val_path", "log_root")
+    if settings.start_from and Path(settings.start_from).resolve().is_relative_to(Path(settings.log_root).resolve()):
+        raise UserError(f"START_FROM={settings.start_from} lies in LOG_ROOT, where training would write over it")
     check_network(settings)
     root, paths = read_sources(settings)
     inputs = {
@@ -98,12 +100,12 @@ def run_plan(plan):
     s = plan.settings
     device = pick_device(s.device)
     dtype, threads = pick_dtype(s.use_amp, device), set_threads(s.threads)
+    seed_everything(s.seed)
+    network, config = make_network(s)  # first: what is wrong with START_FROM costs no earlier run
+    network = network.to(device).train()
     say_if_other(plan)
     resume = start_run(plan.folder, plan.fingerprint, s.resume, STATE_FOLDER)
     resume = resume and (plan.folder / STATE_FOLDER / STATE_FILE).is_file()
-    seed_everything(s.seed)
-    network, config = make_network(s)
-    network = network.to(device).train()
     signals, names, bad = read_signals(plan)
     row_of = {name: row for row, name in enumerate(names["train"])}
     rows = np.array([row_of[path] for path in plan.paths["train"] if path in row_of])

@@ -149,6 +149,8 @@ def test_training_starts_from_given_weights(trained, words, tmp_path, capsys):
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
     assert code_of([*start, f"LOG_ROOT={tmp_path}", "CODES_PER_ECG=80"]) == 2
     assert "its codes_per_ecg is 40, in the settings 80" in capsys.readouterr().err
+    assert (tmp_path / "finished.json").is_file(), "the earlier run is still whole"
+    assert code_of([*start, f"LOG_ROOT={trained}"]) == 2 and "write over it" in capsys.readouterr().err
     assert make_plan(start).fingerprint != make_plan(words).fingerprint
 
 
