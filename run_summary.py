@@ -45,8 +45,7 @@ def reconstruction(tokenizer_folder, root, manifest, picture):
     import numpy as np
     import torch
 
-    from data_provider.records import read_record
-    from data_provider.signal import SignalPolicy, fit_signal, standardise
+    from data_provider.read import SignalPolicy, fit_signal, read_record, standardise
     from ecg_tokenizer.codec import EcgTokenizer
     from ecg_tokenizer.quantizers import code_use
     from utils.plots import plot_ecg

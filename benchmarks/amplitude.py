@@ -95,7 +95,7 @@ def python(module, *words):
 
 def report(rows, seeds):
     """Exact match of both kinds on both exams: of each seed, and their mean."""
-    from utils.evaluation import exact_match
+    from utils.scores import exact_match
 
     def percent(chosen, field):
         return 100 * exact_match(chosen, field)["overall"]

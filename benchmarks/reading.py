@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 def ours(root, paths):
     from data_provider.data_loader import load_signals
-    from data_provider.signal import SignalPolicy
+    from data_provider.read import SignalPolicy
 
     signals, good, _ = load_signals(root, paths, SignalPolicy())
     assert len(good) == len(paths)

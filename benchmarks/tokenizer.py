@@ -96,7 +96,7 @@ def read(root, scratch, rounds):
     import numpy as np
 
     from data_provider.data_loader import load_signals
-    from data_provider.signal import SignalPolicy, load_signal
+    from data_provider.read import SignalPolicy, load_signal
 
     if root is None:
         from data_provider.simulate import simulate

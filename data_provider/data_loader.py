@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_provider.records import RecordError, record_file
-from data_provider.signal import load_signal
+from data_provider.read import RecordError, load_signal, record_file
 from utils.tools import read_json, sha256_json, write_json
 
 

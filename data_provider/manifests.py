@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from data_provider.records import record_file
+from data_provider.read import record_file
 from utils.tools import UserError, read_json, write_atomically
 
 

@@ -18,7 +18,7 @@ def scale_levels(std):
     Parameters
     ----------
     std : array [..., 12]
-        mV; 0 for a constant lead (`data_provider.signal.standardise` gives 1 for it).
+        mV; 0 for a constant lead (`data_provider.read.signal.standardise` gives 1 for it).
 
     Returns
     -------

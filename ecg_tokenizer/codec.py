@@ -13,9 +13,16 @@ import dataclasses
 
 import numpy as np
 
-from data_provider.leads import LEADS, choose_leads, complete_leads
-from data_provider.records import Record, RecordError
-from data_provider.signal import SignalPolicy, fit_signal, standardise
+from data_provider.read import (
+    LEADS,
+    Record,
+    RecordError,
+    SignalPolicy,
+    choose_leads,
+    complete_leads,
+    fit_signal,
+    standardise,
+)
 from ecg_tokenizer import weights
 from ecg_tokenizer.amplitude import SCALES, scale_levels, scales_of
 from ecg_tokenizer.weights import tokenizer_fingerprint

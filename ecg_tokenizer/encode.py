@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from data_provider.data_loader import bad_records_text, file_signature
-from data_provider.records import RecordError
-from data_provider.signal import SignalPolicy, load_signal
-from ecg_tokenizer.code_store import CodeStore, StoreWriter, locked
+from data_provider.read import RecordError, SignalPolicy, load_signal
+from ecg_tokenizer.store import CodeStore, StoreWriter, locked
 from utils.tools import UserError, entry_point, write_atomically
 
 SAVE_SECONDS = 10  # an interrupted run loses at most so much
@@ -29,7 +28,7 @@ def encode_records(tokenizer, root, paths, folder, policy, workers=0, batch_size
     ----------
     tokenizer : EcgTokenizer
     folder : path
-        See `ecg_tokenizer.code_store.store_folder`.
+        See `ecg_tokenizer.store.store_folder`.
     workers : int
         Threads that read files while the network encodes; 0 reads in between.
     device : str, optional

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from data_provider.data_loader import bad_records_text, file_signature, load_signals
 from data_provider.manifests import check_records_exist, read_manifest, record_paths
-from data_provider.signal import SignalPolicy
+from data_provider.read import SignalPolicy
 from ecg_tokenizer.weights import tokenizer_fingerprint
 from utils.runs import FINISHED, STARTED, finish_run, is_finished, start_run
 from utils.settings import load_settings, require, unused_keys

@@ -25,7 +25,26 @@ STATE = "resume"  # the sub-folder with DeepSpeed's state; it may be deleted whe
 
 
 @dataclass(frozen=True)
-class Place:
+class TrainingOptions:
+    """How to train; each field is the setting of the same name."""
+
+    batch_size: int
+    accumulation: int
+    train_epochs: int
+    max_steps: int
+    learning_rate: float
+    schedule: str
+    warmup_steps: int
+    weight_decay: float
+    verbose_steps: int
+    eval_steps: int
+    save_steps: int
+    seed: int
+    resume: str
+
+
+@dataclass(frozen=True)
+class ProcessContext:
     """Where a process runs: its folder of results, its rank among the processes, its device."""
 
     folder: Path
@@ -37,7 +56,7 @@ class Place:
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """How far a run is; saved with the engine's state."""
 
     step: int = 0
@@ -46,15 +65,17 @@ class Progress:
     signals: list = field(default_factory=list)
 
 
-def train(stage, settings, data, items, model, place, save_adapter):
+def train(stage, options, data, items, model, process, save_adapter):
     """Train ``model`` on ``items["train"]``.
 
     Parameters
     ----------
     stage : {"pretrain", "finetune"}
+    options : TrainingOptions
     data : StageTwo or StageThree
     items : dict
         "train" and "valid": what ``data`` makes examples of.
+    process : ProcessContext
     save_adapter : callable
         Given a folder, saves what the stage leaves there.
     """
@@ -62,45 +83,47 @@ def train(stage, settings, data, items, model, place, save_adapter):
 
     from utils.log import RunLog
 
-    s, items_per_step = settings, settings.batch_size * settings.accumulation * place.world
+    items_per_step = options.batch_size * options.accumulation * process.world
     steps_per_epoch = math.ceil(len(items["train"]) / items_per_step)
-    last_step = min(s.max_steps or math.inf, steps_per_epoch * s.train_epochs)
-    resumed = _decide_start(s, place)
-    engine = deepspeed_engine(model, s, place)
-    progress = _restore(engine, place) if resumed else Progress()
+    last_step = min(options.max_steps or math.inf, steps_per_epoch * options.train_epochs)
+    resumed = _decide_start(options, process)
+    engine = deepspeed_engine(model, options, process)
+    progress = _restore(engine, process) if resumed else TrainingProgress()
     _watch_signals(progress)
-    first = place.rank == 0
-    log = RunLog(place.folder, stage, resume_step=progress.step if resumed else None) if first else None
+    first = process.rank == 0
+    log = RunLog(process.folder, stage, resume_step=progress.step if resumed else None) if first else None
     bar = tqdm(total=last_step, initial=progress.step, desc=stage, unit="step", disable=not first)
     begun, steps, steps_of = time.monotonic() - progress.seconds, None, None
     while progress.step < last_step:
         epoch, number = divmod(progress.step, steps_per_epoch)
         if steps_of != epoch:
-            steps, steps_of = epoch_steps(len(items["train"]), items_per_step, s.seed, epoch), epoch
-        rate = learning_rate(progress.step, last_step, s)
-        loss, tokens, stop = _train_step(engine, data, items["train"], steps[number], epoch, rate, s, place, progress)
+            steps, steps_of = epoch_steps(len(items["train"]), items_per_step, options.seed, epoch), epoch
+        rate = learning_rate(progress.step, last_step, options)
+        loss, tokens, stop = _train_step(
+            engine, data, items["train"], steps[number], epoch, rate, options, process, progress
+        )
         speed = tokens / (time.monotonic() - begun - progress.seconds)
         progress.seconds = time.monotonic() - begun
         bar.update()
         bar.set_postfix(loss=f"{loss:.3f}", tokens_s=f"{speed:.0f}", refresh=False)
         ends = progress.step == last_step
-        if log and (progress.step % s.verbose_steps == 0 or progress.step == 1 or ends):
+        if log and (progress.step % options.verbose_steps == 0 or progress.step == 1 or ends):
             row = {"step": progress.step, "epoch": epoch, "samples": progress.samples, "loss": loss, "lr": rate}
             log.log(**row, tokens_per_s=round(speed, 1), seconds=round(progress.seconds, 2))
-        if progress.step % s.eval_steps == 0 or ends:
-            _validate(engine, stage, data, items["valid"], s, place, progress, epoch, log, bar)
+        if progress.step % options.eval_steps == 0 or ends:
+            _validate(engine, stage, data, items["valid"], options, process, progress, epoch, log, bar)
         if progress.step % steps_per_epoch == 0 or ends:
             if first:
-                save_adapter(adapter_folder(place.folder, epoch))
+                save_adapter(adapter_folder(process.folder, epoch))
             dist.barrier()
-        if progress.step % s.save_steps == 0 or ends or stop:
-            _save_state(engine, place, progress)
+        if progress.step % options.save_steps == 0 or ends or stop:
+            _save_state(engine, process, progress)
         if stop and not ends:
             raise UserError(f"stopped at step {progress.step} and saved; RESUME=true goes on from here")
     bar.close()
     if first:
-        finish_run(place.folder, place.fingerprint, steps=progress.step, seconds=round(progress.seconds, 1))
-        print(f"{stage}: {progress.step} steps in {progress.seconds:.0f} s -> {adapter_folder(place.folder, epoch)}")
+        finish_run(process.folder, process.fingerprint, steps=progress.step, seconds=round(progress.seconds, 1))
+        print(f"{stage}: {progress.step} steps in {progress.seconds:.0f} s -> {adapter_folder(process.folder, epoch)}")
 
 
 def adapter_folder(folder, epoch):
@@ -108,54 +131,54 @@ def adapter_folder(folder, epoch):
     return Path(folder) / "checkpoint" / f"checkpoint_epoch{epoch}"
 
 
-def learning_rate(step, last_step, s):
+def learning_rate(step, last_step, options):
     """The rate of a step: a linear warm-up, then constant, or a half cosine down to a tenth."""
-    if step < s.warmup_steps:
-        return s.learning_rate * (step + 1) / s.warmup_steps
-    if s.schedule == "constant":
-        return s.learning_rate
-    share = (step - s.warmup_steps) / max(1, last_step - s.warmup_steps)
-    return s.learning_rate * (0.55 + 0.45 * math.cos(math.pi * share))
+    if step < options.warmup_steps:
+        return options.learning_rate * (step + 1) / options.warmup_steps
+    if options.schedule == "constant":
+        return options.learning_rate
+    share = (step - options.warmup_steps) / max(1, last_step - options.warmup_steps)
+    return options.learning_rate * (0.55 + 0.45 * math.cos(math.pi * share))
 
 
-def deepspeed_engine(model, s, place):
+def deepspeed_engine(model, options, process):
     """A DeepSpeed engine around the model, as ds_config_zero2.json and the settings say."""
     import deepspeed
 
-    if place.device.type == "cpu":
+    if process.device.type == "cpu":
         # Its compilation takes a minute, and one that is killed blocks every later run; gloo does the same work.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=s.learning_rate, weight_decay=s.weight_decay)
+    optimizer = torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=options.weight_decay)
     config = read_json(REPOSITORY / "ds_config_zero2.json")
-    config["train_micro_batch_size_per_gpu"] = s.batch_size
-    config["gradient_accumulation_steps"] = s.accumulation
-    config["bf16"] = {"enabled": place.dtype == torch.bfloat16}
+    config["train_micro_batch_size_per_gpu"] = options.batch_size
+    config["gradient_accumulation_steps"] = options.accumulation
+    config["bf16"] = {"enabled": process.dtype == torch.bfloat16}
     engine, _, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
     engine.train()
     return engine
 
 
-def _train_step(engine, data, items, chosen, epoch, rate, s, place, progress):
+def _train_step(engine, data, items, chosen, epoch, rate, options, process, progress):
     """One optimizer step over ``items[chosen]``: (mean loss a supervised token, tokens, signal), over all processes."""
     batches = step_batches(
-        data, items, chosen, place.rank, place.world, s.batch_size, s.seed, epoch, s.accumulation
+        data, items, chosen, process.rank, process.world, options.batch_size, options.seed, epoch, options.accumulation
     )
     supervised = sum(map(supervised_tokens, batches))
     tokens = sum(batch["input_ids"].numel() for batch in batches)
     signalled = progress.signals[0] if progress.signals else 0
-    counts = torch.tensor([supervised, tokens, signalled], dtype=torch.float64, device=place.device)
+    counts = torch.tensor([supervised, tokens, signalled], dtype=torch.float64, device=process.device)
     dist.all_reduce(counts)
     # Dropout's randomness belongs to the step and the process, so that a run that goes on repeats it.
-    torch.manual_seed((s.seed * 1_000_003 + progress.step) * 4096 + place.rank)
+    torch.manual_seed((options.seed * 1_000_003 + progress.step) * 4096 + process.rank)
     for group in engine.optimizer.param_groups:
         group["lr"] = rate
-    total = torch.zeros((), dtype=torch.float64, device=place.device)
+    total = torch.zeros((), dtype=torch.float64, device=process.device)
     for batch in batches:
-        loss = loss_sum(engine, {name: tensor.to(place.device) for name, tensor in batch.items()})
+        loss = loss_sum(engine, {name: tensor.to(process.device) for name, tensor in batch.items()})
         total += loss.detach()
         # DeepSpeed averages over processes and accumulated batches; the mean over supervised tokens is wanted.
-        engine.backward(loss * (place.world * s.accumulation / counts[0].item()))
+        engine.backward(loss * (process.world * options.accumulation / counts[0].item()))
         engine.step()
     dist.all_reduce(total)
     loss = total.item() / counts[0].item()
@@ -168,12 +191,12 @@ def _train_step(engine, data, items, chosen, epoch, rate, s, place, progress):
 
 
 @torch.no_grad()
-def _validate(engine, stage, data, items, s, place, progress, epoch, log, bar):
+def _validate(engine, stage, data, items, options, process, progress, epoch, log, bar):
     """Mean loss over the validation items; for stage 2 also in bits a code, beside the bits of knowing nothing."""
     engine.eval()
-    sums = torch.zeros(2, dtype=torch.float64, device=place.device)
-    for batch in validation_batches(data, items, place.rank, place.world, s.batch_size, s.seed):
-        sums[0] += loss_sum(engine.module, {name: tensor.to(place.device) for name, tensor in batch.items()})
+    sums = torch.zeros(2, dtype=torch.float64, device=process.device)
+    for batch in validation_batches(data, items, process.rank, process.world, options.batch_size, options.seed):
+        sums[0] += loss_sum(engine.module, {name: tensor.to(process.device) for name, tensor in batch.items()})
         sums[1] += supervised_tokens(batch)
     dist.all_reduce(sums)
     engine.train()
@@ -199,32 +222,32 @@ def _watch_signals(progress):
         signal.signal(number, remember)
 
 
-def _decide_start(s, place):
+def _decide_start(options, process):
     """Whether to go on from a save: the first process decides, all follow."""
     resumed = [None]
-    if place.rank == 0:
-        place.folder.mkdir(parents=True, exist_ok=True)
-        resumed = [start_run(place.folder, place.fingerprint, s.resume, STATE)]
-    dist.broadcast_object_list(resumed, device=place.device if place.device.type == "cuda" else None)
-    return resumed[0] and (place.folder / STATE / "latest").is_file()
+    if process.rank == 0:
+        process.folder.mkdir(parents=True, exist_ok=True)
+        resumed = [start_run(process.folder, process.fingerprint, options.resume, STATE)]
+    dist.broadcast_object_list(resumed, device=process.device if process.device.type == "cuda" else None)
+    return resumed[0] and (process.folder / STATE / "latest").is_file()
 
 
-def _save_state(engine, place, progress):
+def _save_state(engine, process, progress):
     """Save the engine's state; the one before goes when the new one is whole."""
     state = {"step": progress.step, "samples": progress.samples, "seconds": progress.seconds}
-    folder, tag = place.folder / STATE, f"step{progress.step}"
+    folder, tag = process.folder / STATE, f"step{progress.step}"
     engine.save_checkpoint(str(folder), tag=tag, client_state=state, exclude_frozen_parameters=True)
     dist.barrier()
-    if place.rank == 0:
+    if process.rank == 0:
         for old in folder.iterdir():
             if old.is_dir() and old.name != tag:
                 shutil.rmtree(old)
 
 
-def _restore(engine, place):
-    path, state = engine.load_checkpoint(str(place.folder / STATE), load_module_strict=False)
+def _restore(engine, process):
+    path, state = engine.load_checkpoint(str(process.folder / STATE), load_module_strict=False)
     if path is None:
-        raise UserError(f"{place.folder / STATE}: the saved state cannot be loaded; RESUME=false starts over")
-    if place.rank == 0:
+        raise UserError(f"{process.folder / STATE}: the saved state cannot be loaded; RESUME=false starts over")
+    if process.rank == 0:
         print(f"going on from step {state['step']}", flush=True)
-    return Progress(state["step"], state["samples"], state["seconds"])
+    return TrainingProgress(state["step"], state["samples"], state["seconds"])

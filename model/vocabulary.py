@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tokenizers import AddedToken
 
-from data_provider.leads import LEADS
+from data_provider.read import LEADS
 from utils.tools import UserError
 
 PAD, START, END = "<|PAD|>", "<|start_ecg|>", "<|end_ecg|>"

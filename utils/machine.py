@@ -64,15 +64,18 @@ def set_threads(threads):
     return threads
 
 
-def start_process(stage, settings):
-    """Set this process up for a stage, and say how. Returns (rank, world size, device, dtype)."""
+def start_process(stage, device, threads, use_amp):
+    """Set this process up for a stage, and say how. Returns (rank, world size, device, dtype).
+
+    ``device``, ``threads`` and ``use_amp`` are the settings of these names.
+    """
     import torch
 
-    device = pick_device(settings.device, int(os.environ.get("LOCAL_RANK", 0)))
+    device = pick_device(device, int(os.environ.get("LOCAL_RANK", 0)))
     if device.type == "cuda":
         torch.cuda.set_device(device)
     rank, world = join_processes(device.type)
-    threads, dtype = set_threads(settings.threads), pick_dtype(settings.use_amp, device)
+    threads, dtype = set_threads(threads), pick_dtype(use_amp, device)
     if rank == 0:
         precision = str(dtype).split(".")[-1]
         print(f"{stage}: {world} process(es) x {threads} thread(s) on {device.type}, {precision}", flush=True)
@@ -96,3 +99,11 @@ def join_processes(device_type):
     # One process encodes the ECGs while the others wait, which takes hours for a large data set.
     dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=datetime.timedelta(hours=12))
     return dist.get_rank(), dist.get_world_size()
+
+
+def print_rank0(*texts, **options):
+    """`print` on the first process only."""
+    import torch.distributed as dist
+
+    if dist.get_rank() == 0:
+        print(*texts, **options)

@@ -145,6 +145,11 @@ def load_settings(stage, argv):
     return settings
 
 
+def pick(settings, cls):
+    """The dataclass ``cls``, each field from the setting of the same name: what code below an entry point is given."""
+    return cls(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(cls)})
+
+
 def unused_keys(stage, argv):
     """Keys that were given but that this stage doesn't read, for a line that says so."""
     given = [word.split("=", 1)[0] for word in argv if "=" in word]

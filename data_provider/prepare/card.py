@@ -1,0 +1,101 @@
+"""The data set card: what went into the manifests, by which rules, and the hash of each, so that two groups can tell
+whether they scored the same items."""
+
+from collections import Counter
+
+from data_provider.manifests import write_manifest
+from data_provider.prepare.inventory import SPLITS
+from data_provider.prepare.leaks import check_no_leaks
+from utils.tools import sha256_file, write_json
+
+FORMAT = 1
+
+
+def write_data_set(out, name, reports, questions, card, patients, twins):
+    """Write the manifests and, beside them, the card.
+
+    Parameters
+    ----------
+    out : Path
+    name : str
+    reports, questions : dict
+        Split -> items (a list or `Items`). A manifest without any item in any split is not written.
+    card : dict
+        What is known so far; ``leak_check`` and ``files`` are added.
+    patients, twins
+        For the leak check, see `leaks.HeldOut`.
+
+    Returns
+    -------
+    card : dict
+        As written to ``OUT/report/NAME/dataset_card.json`` and ``OUT/ecgqa/NAME/dataset_card.json``.
+    """
+    card = {"format": FORMAT, "name": name, **card, "leak_check": check_no_leaks([reports, questions], patients, twins)}
+    files, folders = {}, []
+    for folder, file_name, manifest in (
+        (out / "report" / name, "{}.json", reports),
+        (out / "ecgqa" / name, "template_{}_background.json", questions),
+    ):
+        if not any(map(len, manifest.values())):
+            continue
+        folders.append(folder)
+        for split in SPLITS:
+            path = folder / file_name.format(split)
+            write_manifest(path, manifest[split])
+            files[str(path.relative_to(out))] = {"items": len(manifest[split]), "sha256": sha256_file(path)}
+    card["files"] = files
+    for folder in folders:
+        write_json(folder / "dataset_card.json", card)
+    return card
+
+
+def by_type(items):
+    """Question type -> number of items."""
+    return dict(sorted(Counter(item["question_type"] for item in items).items()))
+
+
+def summary(card):
+    """The card in a few lines for people."""
+    records = card["records"]
+    lines = [f"{records['rows']:,} rows: {records['used']:,} with a record that can be used"]
+    lines += [f"  {count:,} left out: {reason}" for reason, count in _falling(records["left_out"])]
+    lines += [f"    {path}: {fault}" for path, fault in list(records["unreadable"].items())[:5]]
+    lines.append("  records: " + _listed(records["by_split"]))
+    if records["patients_in_two_splits"]:
+        lines.append(f"  {records['patients_in_two_splits']} patients are in more than one split")
+    lines.append("reports: " + _listed(card["reports"]["items"]))
+    lines += [f"  {count:,} left out: {reason}" for reason, count in _falling(card["reports"]["left_out"])]
+    questions = card["questions"]
+    for split in SPLITS if any(of_split["kept"] or "samples" in of_split for of_split in questions.values()) else ():
+        of_split = questions[split]
+        lines.append(f"questions, {split}: {_listed(of_split['kept']) or 'none'}")
+        if "samples" in of_split:
+            total = sum(of_split["samples"].values())
+            lines.append(f"  of {total:,} samples in the copy of ECG-QA ({_listed(of_split['samples']) or 'none'})")
+        lines += [f"  {count:,} left out: {reason}" for reason, count in _falling(of_split.get("left_out", {}))]
+        lines += [f"  {count:,} left out as a leak: {reason}" for reason, count in _falling(of_split.get("leaks", {}))]
+        chunks = of_split.get("missing_chunks")
+        if chunks:
+            shown = ", ".join(chunks[:4]) + (f", ... {chunks[-1]}" if len(chunks) > 5 else ", ".join(["", *chunks[4:]]))
+            lines.append(f"  {len(chunks)} chunks of 10,000 samples are not in the copy: {shown}")
+    if "questions_not_asked" in card:
+        lines.append(
+            f"  {card['questions_not_asked']:,} more were possible: left out for balance, or the ECG asked enough"
+        )
+    for note in card.get("notes", ()):
+        lines.append(f"note: {note}")
+    check = card["leak_check"]
+    twins = "twins not looked for" if card["twins"] is None else f"{len(card['twins'])} groups of twins"
+    lines.append(
+        f"leak check: {check['train']:,} training ECGs against {check['held_out']:,} of valid and test ({twins}): "
+        f"{check['leaks']} leaks; {check['valid_shared_with_test']} of valid share a patient or signal with test"
+    )
+    return "\n".join(lines)
+
+
+def _falling(counts):
+    return sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
+
+
+def _listed(counts):
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())

@@ -1,0 +1,39 @@
+"""Reading: any ECG file -> `Record` (mV) -> x (standardised [12, 5000])."""
+
+from data_provider.read.leads import LEADS, choose_leads, complete_leads, standard_name
+from data_provider.read.records import (
+    IMPLAUSIBLE_MV,
+    MISSING_SAMPLES,
+    TOO_SHORT,
+    UNREADABLE,
+    Record,
+    RecordError,
+    read_millivolts,
+    read_record,
+)
+from data_provider.read.signal import SignalPolicy, fit_signal, fit_windows, load_signal, standardise
+from data_provider.read.wfdb_files import MISSING_16, check_wfdb, record_file, write_record
+
+__all__ = [
+    "IMPLAUSIBLE_MV",
+    "LEADS",
+    "MISSING_16",
+    "MISSING_SAMPLES",
+    "TOO_SHORT",
+    "UNREADABLE",
+    "Record",
+    "RecordError",
+    "SignalPolicy",
+    "check_wfdb",
+    "choose_leads",
+    "complete_leads",
+    "fit_signal",
+    "fit_windows",
+    "load_signal",
+    "read_millivolts",
+    "read_record",
+    "record_file",
+    "standard_name",
+    "standardise",
+    "write_record",
+]

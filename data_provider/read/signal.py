@@ -1,0 +1,174 @@
+"""`Record` -> standardised [12, 5000]: ten seconds at 500 Hz, gaps closed, each lead scaled.
+
+The policy is part of the codes: its fingerprint is kept with them.
+"""
+
+import dataclasses
+import threading
+from fractions import Fraction
+
+import numpy as np
+
+from data_provider.read.leads import LEADS
+from data_provider.read.records import MISSING_SAMPLES, TOO_SHORT, RecordError, read_millivolts
+from data_provider.read.wfdb_files import Workspace
+from utils.tools import sha256_json
+
+VERSION = 1  # raise it when the same policy gives other numbers: stored codes are then made anew
+_per_thread = threading.local()
+ODDEST_RATIO = 5000  # largest numerator or denominator of a resampling ratio
+
+
+@dataclasses.dataclass(frozen=True)
+class SignalPolicy:
+    """What is done to a record before it is encoded.
+
+    Attributes
+    ----------
+    sample_rate : int
+        Hz after resampling.
+    samples : int
+        Samples a lead.
+    crop : {"first", "centre"}
+        Which part of a longer record.
+    short : {"refuse", "pad"}
+        Shorter records: refuse them, or pad each lead with its mean at the end.
+    max_gap_s : float
+        Longest run of missing samples, in seconds, that is interpolated; longer ones refuse the record.
+    lead_order : {"name", "file"}
+        As in `data_provider.read.records.read_record`.
+    """
+
+    sample_rate: int = 500
+    samples: int = 5000
+    crop: str = "first"
+    short: str = "refuse"
+    max_gap_s: float = 0.2
+    lead_order: str = "name"
+
+    def fingerprint(self):
+        """Hash of all that decides the numbers, as hex."""
+        return sha256_json({**dataclasses.asdict(self), "version": VERSION})
+
+
+def standardise(signal):
+    """Subtract each lead's mean and divide by its population standard deviation; a constant lead is divided by 1.
+
+    Parameters
+    ----------
+    signal : array [12, T]
+        mV.
+
+    Returns
+    -------
+    x : float32 array [12, T]
+    mean, std : float64 arrays [12]
+        mV; ``x * std[:, None] + mean[:, None]`` gives the signal back.
+    """
+    signal = np.array(signal, dtype=np.float64)
+    return _standardise(signal, np.empty(signal.shape, np.float32))
+
+
+def _standardise(signal, out):
+    """`standardise` from an array that is lost, into ``out``."""
+    mean = signal.mean(axis=1)
+    signal -= mean[:, None]
+    variance = np.einsum("ct,ct->c", signal, signal) / signal.shape[1]
+    # A constant lead's variance is not 0 but rounding; the bound is scikit-learn's (StandardScaler).
+    rounding = signal.shape[1] * np.finfo(np.float64).eps
+    constant = variance <= rounding * variance + (rounding * mean) ** 2
+    std = np.where(constant, 1.0, np.sqrt(variance))
+    signal /= std[:, None]
+    out[...] = signal
+    return out, mean, std
+
+
+def fit_signal(record, policy):
+    """The part of a record that the policy asks for, at its rate and without gaps: float32 mV [12, samples]."""
+    return _fit(record.signal, record.sample_rate, record.path, policy).astype(np.float32)
+
+
+def fit_windows(record, policy):
+    """Every full window of a record in turn: float32 mV [N, 12, samples]; at least one, see `fit_signal`."""
+    step = policy.samples * record.sample_rate / policy.sample_rate
+    windows = []
+    for number in range(max(1, int(record.signal.shape[1] / step + 1e-9))):
+        part = record.signal[:, round(number * step) :]
+        windows.append(fit_signal(dataclasses.replace(record, signal=part), dataclasses.replace(policy, crop="first")))
+    return np.stack(windows)
+
+
+def load_signal(path, policy, out=None):
+    """Read, fit and standardise the record at ``path``.
+
+    Parameters
+    ----------
+    path : str or Path
+    policy : SignalPolicy
+    out : float32 array [12, samples], optional
+        Where ``x`` goes.
+
+    Returns
+    -------
+    x : float32 array [12, samples]
+    mean, std : float64 arrays [12]
+        mV.
+
+    Raises
+    ------
+    RecordError
+        The record cannot be read or does not fit the policy.
+    """
+    workspace = _per_thread.__dict__.setdefault("workspace", Workspace())
+    signal, sample_rate, _ = read_millivolts(path, policy.lead_order, workspace)
+    out = np.empty((12, policy.samples), np.float32) if out is None else out
+    return _standardise(_fit(signal, sample_rate, path, policy), out)
+
+
+def _fit(signal, sample_rate, path, policy):
+    if sample_rate == policy.sample_rate and signal.shape[1] == policy.samples:
+        return _close_gaps(signal, sample_rate, path, policy)
+    ratio = Fraction(policy.sample_rate / sample_rate).limit_denominator(ODDEST_RATIO)
+    if not ratio or abs(float(ratio) * sample_rate / policy.sample_rate - 1) > 1e-4 or ratio.numerator > ODDEST_RATIO:
+        raise RecordError(path, f"{sample_rate:g} samples a second cannot be resampled to {policy.sample_rate}")
+    # Crop before resampling: what lies outside the window neither costs time nor refuses the record by its gaps.
+    length = signal.shape[1]
+    wanted = int(np.ceil(policy.samples / ratio))
+    start = max(0, (length - wanted) // 2) if policy.crop == "centre" else 0
+    signal = _close_gaps(signal[:, start : start + wanted], sample_rate, path, policy)
+    if ratio != 1:
+        from scipy.signal import resample_poly
+
+        # "antireflect" goes on at the ends with their value and slope; zeros there would make the low-pass ring
+        signal = signal.astype(np.float64)
+        signal = resample_poly(signal, ratio.numerator, ratio.denominator, axis=1, padtype="antireflect")
+    missing = policy.samples - signal.shape[1]
+    if missing > 0:
+        if policy.short == "refuse":
+            seconds, needed = length / sample_rate, policy.samples / policy.sample_rate
+            raise RecordError(
+                path, f"{seconds:g} s long, {needed:g} s are needed (SHORT_RECORDS=pad fills it up)", TOO_SHORT
+            )
+        padding = np.repeat(signal.mean(axis=1, keepdims=True), missing, axis=1)
+        signal = np.concatenate([signal, padding], axis=1)
+    return signal[:, : policy.samples]
+
+
+def _close_gaps(signal, sample_rate, path, policy):
+    """Interpolate short runs of missing samples along each lead; at an end the nearest sample is held."""
+    if np.isfinite(signal.min()) and np.isfinite(signal.max()):  # NaN makes both NaN
+        return signal
+    missing, signal = ~np.isfinite(signal), signal.copy()
+    for lead, gaps in enumerate(missing):
+        if not gaps.any():
+            continue
+        if gaps.all():
+            raise RecordError(path, f"lead {LEADS[lead]} holds no samples", MISSING_SAMPLES)
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], gaps, [False]])))
+        longest = (edges[1::2] - edges[::2]).max() / sample_rate
+        if longest > policy.max_gap_s:
+            fault = f"lead {LEADS[lead]} has a gap of {longest:.3g} s, more than {policy.max_gap_s:g} s are not filled"
+            raise RecordError(path, fault, MISSING_SAMPLES)
+        at = np.arange(signal.shape[1])
+        signal[lead, gaps] = np.interp(at[gaps], at[~gaps], signal[lead, ~gaps])
+    return signal

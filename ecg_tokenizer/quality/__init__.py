@@ -1,0 +1,1 @@
+"""The codec's report: how well ECGs survive a tokenizer, and what its codes cost."""

@@ -1,0 +1,107 @@
+"""What stages 2, 3 and the exam share: the checked plan, how records become signals, the stored codes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_provider.data_loader import bad_records_text
+from data_provider.manifests import check_records_exist, read_manifest
+from data_provider.read import SignalPolicy
+from utils.settings import TINY_LLM
+from utils.tools import UserError, sha256_json
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run of stage 2, stage 3 or the exam that has been checked: what it reads, where it writes, what it is made of.
+
+    Attributes
+    ----------
+    stage : {"pretrain", "finetune", "eval"}
+    settings : Settings
+    folder, llm_path : Path
+    manifests : dict
+        Split -> list of paths.
+    inputs : dict
+        Hashes of all that was read to make the plan; JSON-able.
+    processes : int
+    """
+
+    stage: str
+    settings: object
+    folder: Path
+    llm_path: Path
+    manifests: dict
+    inputs: dict
+    processes: int
+
+    @property
+    def fingerprint(self):
+        """Hash of what decides the result. The exam's answers don't depend on the number of processes."""
+        processes = [] if self.stage == "eval" else [self.processes]
+        return sha256_json([self.settings.fingerprint(self.stage, {"num_processes"}), self.inputs, *processes])
+
+
+def find_llm(settings):
+    """The folder of the LLM; the embedded one is made where it is asked for."""
+    from model.tiny_llm import tiny_llm
+
+    return tiny_llm(settings.results) if settings.local_llm_path == TINY_LLM else Path(settings.local_llm_path)
+
+
+def check_manifests(paths, root, task="any"):
+    """Read each manifest, and look whether ``root`` holds records of it; a fault is a `UserError`."""
+    for path in paths:
+        check_records_exist(read_manifest(path, task), root, path)
+
+
+def signal_policy(settings):
+    """How records become signals, from the settings."""
+    return SignalPolicy(
+        crop=settings.crop,
+        short=settings.short_records,
+        max_gap_s=settings.max_gap_s,
+        lead_order=settings.lead_order,
+    )
+
+
+def stored_codes(tokenizer, root, paths, codes_root, policy, rank, workers=0):
+    """The store that holds the codes of these records; the first process encodes what is missing.
+
+    Parameters
+    ----------
+    tokenizer : EcgTokenizer
+    root : str
+        Folder that the record paths start from.
+    paths : list of str
+    codes_root : str
+        Folder of all stores.
+    policy : SignalPolicy
+    rank, workers : int
+        This process's number; threads that read ECG files.
+    """
+    import torch.distributed as dist
+
+    from ecg_tokenizer.encode import encode_records
+    from ecg_tokenizer.store import CodeStore, store_folder
+
+    folder = store_folder(codes_root, tokenizer.fingerprint, policy, root)
+    if rank == 0:
+        encode_records(tokenizer, root, paths, folder, policy, workers=workers)
+    dist.barrier()
+    return CodeStore.open(folder, tokenizer.fingerprint, policy)
+
+
+def readable_items(items, store, manifest, root, split):
+    """The items all of whose ECGs have codes, and a line that says how many; none is a `UserError`."""
+    from model.training_data import usable
+
+    kept = usable(items, store)
+    if not kept:
+        raise UserError(f"{manifest}: no item has a readable record below {root}")
+    left_out = len(items) - len(kept)
+    return kept, f"{split}: {len(kept)} items" + (f", {left_out} left out (records below)" if left_out else "")
+
+
+def left_out_text(paths, store):
+    """The lines that close a run: which records have no codes, and why ("" when all have)."""
+    return bad_records_text({path: store.bad.get(path, "not encoded") for path in paths if path not in store})

@@ -1,0 +1,143 @@
+"""Codes once: found again, never another tokenizer's, and a killed run costs only what it had not yet written."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from data_provider.read.signal import SignalPolicy, load_signal
+from ecg_tokenizer.encode import encode_records, main
+from ecg_tokenizer.store import CodeStore, store_folder
+from tests.tokenizer_maker import WITH_AMPLITUDE, beats, small_tokenizer
+from tests.wfdb_maker import write_record
+from utils.tools import REPOSITORY, UserError
+
+POLICY = SignalPolicy()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return small_tokenizer(config=WITH_AMPLITUDE)
+
+
+@pytest.fixture
+def root(tmp_path):
+    for number in range(6):
+        write_record(tmp_path / "files" / f"r{number}", beats(seed=number))
+    return tmp_path / "files"
+
+
+class Watched:
+    """The tokenizer, counting the ECGs that it encodes."""
+
+    def __init__(self, tokenizer, stop_after=None):
+        self.tokenizer, self.encoded, self.stop_after = tokenizer, 0, stop_after
+
+    def __getattr__(self, name):
+        return getattr(self.tokenizer, name)
+
+    def encode_rows(self, x, std):
+        self.encoded += len(x)
+        if self.stop_after and self.encoded > self.stop_after:
+            raise KeyboardInterrupt
+        return self.tokenizer.encode_rows(x, std)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_record_is_encoded_once(tokenizer, root, tmp_path, workers):
+    watched, paths = Watched(tokenizer), [f"r{n}" for n in range(6)]
+    store = encode_records(watched, root, paths[:4], tmp_path / "store", POLICY, workers, batch_size=3)
+    assert len(store) == 4 and "r4" not in store
+    store = encode_records(watched, root, paths, tmp_path / "store", POLICY, workers, batch_size=3)
+    assert watched.encoded == 6 and len(store) == 6
+    for path in paths:
+        x, _, std = load_signal(root / path, POLICY)
+        expected = tokenizer.encode_rows(x[None], std[None])[0]
+        assert store[path].dtype == np.uint16 and np.array_equal(store[path], expected)
+    assert np.load(tmp_path / "store" / "codes.npy", mmap_mode="r").shape == (6, 12 + 50)
+    assert len(CodeStore.open(tmp_path / "store", tokenizer.fingerprint, POLICY)) == 6
+
+
+def test_a_changed_file_is_encoded_again(tokenizer, root, tmp_path):
+    watched, paths = Watched(tokenizer), ["r0", "r1"]
+    before = encode_records(watched, root, paths, tmp_path / "store", POLICY)
+    write_record(root / "r0", beats(rate_bpm=120, seed=50))
+    os.utime(root / "r0.dat", ns=(1, 1))
+    after = encode_records(watched, root, paths, tmp_path / "store", POLICY)
+    assert watched.encoded == 3 and len(after) == 2
+    assert not np.array_equal(before["r0"], after["r0"]) and np.array_equal(before["r1"], after["r1"])
+
+
+def test_bad_records_are_listed_and_looked_at_again_when_they_change(tokenizer, root, tmp_path):
+    (root / "r1.dat").write_bytes(b"short")
+    paths = ["r0", "r1", "absent"]
+    store = encode_records(tokenizer, root, paths, tmp_path / "store", POLICY)
+    assert set(store.bad) == {"r1", "absent"} and "r1" not in store and all(store.bad.values())
+    write_record(root / "r1", beats(seed=1))
+    watched = Watched(tokenizer)
+    store = encode_records(watched, root, paths, tmp_path / "store", POLICY)
+    assert set(store.bad) == {"absent"} and "r1" in store and watched.encoded == 1
+
+
+def test_another_tokenizers_store_is_never_read(tokenizer, root, tmp_path):
+    encode_records(tokenizer, root, ["r0"], tmp_path / "store", POLICY)
+    with pytest.raises(UserError, match="another tokenizer"):
+        CodeStore.open(tmp_path / "store", small_tokenizer(seed=1).fingerprint, POLICY)
+    with pytest.raises(UserError, match="from other signals"):
+        encode_records(tokenizer, root, ["r0"], tmp_path / "store", SignalPolicy(crop="centre"))
+    places = {
+        store_folder(tmp_path, fingerprint, policy, base)
+        for fingerprint in (tokenizer.fingerprint, "other")
+        for policy in (POLICY, SignalPolicy(short="pad"))
+        for base in (root, tmp_path)
+    }
+    assert len(places) == 8
+
+
+def test_an_interrupted_run_goes_on(tokenizer, root, tmp_path, monkeypatch):
+    monkeypatch.setattr("ecg_tokenizer.encode.SAVE_SECONDS", -1)
+    paths = [f"r{n}" for n in range(6)]
+    with pytest.raises(KeyboardInterrupt):
+        encode_records(Watched(tokenizer, stop_after=4), root, paths, tmp_path / "store", POLICY, batch_size=2)
+    with open(tmp_path / "store" / "codes.npy", "ab") as file:  # as if killed between the rows and their lines
+        file.write(b"\1" * 100)
+    with open(tmp_path / "store" / "index.jsonl", "a") as file:  # as if killed within a line
+        file.write('{"record": "r4", "ro')
+    assert len(CodeStore.open(tmp_path / "store", tokenizer.fingerprint, POLICY)) == 4
+    watched = Watched(tokenizer)
+    store = encode_records(watched, root, paths, tmp_path / "store", POLICY, batch_size=2)
+    assert watched.encoded == 2
+    whole = encode_records(tokenizer, root, paths, tmp_path / "whole", POLICY)
+    assert all(np.array_equal(store[path], whole[path]) for path in paths)
+
+
+def test_a_damaged_store_says_so(tokenizer, root, tmp_path):
+    encode_records(tokenizer, root, ["r0", "r1"], tmp_path / "store", POLICY)
+    codes = tmp_path / "store" / "codes.npy"
+    codes.write_bytes(codes.read_bytes()[:-10])
+    with pytest.raises(UserError, match="shorter than its index"):
+        CodeStore.open(tmp_path / "store", tokenizer.fingerprint, POLICY)
+
+
+def test_the_command_writes_codes(tokenizer, root, tmp_path, capsys):
+    tokenizer.save(tmp_path / "tokenizer")
+    words = ["--checkpoint", str(tmp_path / "tokenizer"), "--root", str(root), "--out", str(tmp_path / "codes.npz")]
+    main([*words, "r0", "r2", "absent"])
+    out = np.load(tmp_path / "codes.npz")
+    assert (
+        out["records"].tolist() == ["r0", "r2"]
+        and out["codes"].shape == (2, 12 + 50)
+        and out["codes"].dtype == np.uint16
+    )
+    assert "absent" in capsys.readouterr().out
+    for wrong in (["absent"], ["--batch", "0", "r0"]):
+        with pytest.raises(SystemExit) as ended:
+            main([*words, *wrong])
+        assert ended.value.code == 2
+
+
+def test_help_is_quick():
+    script = "import sys, ecg_tokenizer.encode, ecg_tokenizer.tokenizer; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=REPOSITORY)
