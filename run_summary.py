@@ -18,8 +18,8 @@ def scores(results):
         if "exact_match" in metrics:
             shuffled = metrics.get("controls", {}).get("shuffled", {}).get("exact_match")
             values = [metrics["exact_match"], metrics["floor"], shuffled]
-            what = f"{name}: exact match, {metrics['count']} questions"
-            rows.append((what, *(percent(value, "overall") for value in values)))
+            title = f"{name}: exact match, {metrics['count']} questions"
+            rows.append((title, *(percent(value, "overall") for value in values)))
             for kind in sorted(metrics["exact_match"]["by_question_type"]):
                 cells = [percent(v["by_question_type"] if v else None, kind) for v in values]
                 rows.append((f"    {kind}", *cells))

@@ -10,7 +10,7 @@ from data_provider.read import RecordError, load_signal, record_file
 from utils.tools import read_json, sha256_json, write_json
 
 
-def load_signals(root, paths, policy, workers=0, cache_folder=None, what="reading ECGs"):
+def load_signals(root, paths, policy, workers=0, cache_folder=None, description="reading ECGs"):
     """Read and standardise records.
 
     Parameters
@@ -35,7 +35,7 @@ def load_signals(root, paths, policy, workers=0, cache_folder=None, what="readin
     paths = list(dict.fromkeys(paths))
     if cache_folder is None:
         signals = np.empty((len(paths), 12, policy.samples), np.float32)
-        good, bad = _fill(signals, root, paths, policy, workers, what)
+        good, bad = _fill(signals, root, paths, policy, workers, description)
         return signals[: len(good)], good, bad
     key = _cache_key(root, paths, policy)[:24]
     array_path, index_path = Path(cache_folder) / f"signals_{key}.npy", Path(cache_folder) / f"signals_{key}.json"
@@ -45,7 +45,7 @@ def load_signals(root, paths, policy, workers=0, cache_folder=None, what="readin
         try:
             shape = (len(paths), 12, policy.samples)
             signals = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-            good, bad = _fill(signals, root, paths, policy, workers, what)
+            good, bad = _fill(signals, root, paths, policy, workers, description)
             signals.flush()
             del signals
             os.replace(temporary, array_path)
@@ -80,7 +80,7 @@ def file_signature(root, path):
     return "+".join(parts)
 
 
-def _fill(signals, root, paths, policy, workers, what):
+def _fill(signals, root, paths, policy, workers, description):
     """Write the readable records to the first rows of ``signals``."""
     from tqdm import tqdm
 
@@ -95,7 +95,7 @@ def _fill(signals, root, paths, policy, workers, what):
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
         faults = (pool.map if workers else map)(read, range(len(paths)))
-        faults = list(tqdm(faults, total=len(paths), desc=what, unit="ECG", disable=len(paths) < 200))
+        faults = list(tqdm(faults, total=len(paths), desc=description, unit="ECG", disable=len(paths) < 200))
     good = [row for row, fault in enumerate(faults) if fault is None]
     for target, row in enumerate(good):
         if target != row:  # close the rows of bad records

@@ -1,4 +1,4 @@
-"""The tokenizer's default network: cheap ends, all the thought at the code rate.
+"""The tokenizer's default network: patches in and out, and most of its layers at the rate of the codes.
 
 The signal is cut into one patch a code (16 samples x 12 leads for 313 codes); each position sees its patch and half of
 each neighbour's, all leads at once. Convolutional blocks along the positions decide what the code should say, with

@@ -1,12 +1,12 @@
-"""Stage 2's sequences: an ECG's codes, of which the last ones of a window are to be foretold.
+"""Stage 2's sequences: an ECG's codes, of which the last ones of a window are to be predicted.
 
 Windows are cut from the waveform's codes. The leads' amplitudes, where there are any, stand before each window, and are
-never to be foretold: so a loss in bits per code is one of the waveform's codes, with and without them.
+never to be predicted: so a loss in bits per code is one of the waveform's codes, with and without them.
 """
 
 from model.packing import Example
 
-# Published for 313 codes: shares of the ECG that a window shows, and of it that are to be foretold.
+# Published for 313 codes: shares of the ECG that a window shows, and of it that are to be predicted.
 PUBLISHED_CODES = 313
 PUBLISHED_WINDOWS = ((283, 30), (142, 15), (70, 7), (35, 4), (17, 2))
 
@@ -43,7 +43,7 @@ def forecast_examples(vocabulary, row, rng):
 
 
 def causal_examples(vocabulary, row, rng):
-    """The whole ECG, every code of its waveform foretold from those before it; the first only from amplitudes."""
+    """The whole ECG, every code of its waveform predicted from those before it; the first only from amplitudes."""
     amplitudes, codes = vocabulary.ecg_ids(row)
     return [_code_sequence(vocabulary, amplitudes, codes, supervised=len(codes) if amplitudes else len(codes) - 1)]
 

@@ -29,7 +29,7 @@ def load_llm(path, n_codes, dtype=torch.float32, seed=0, n_scales=0):
     vocabulary = add_ecg_tokens(tokenizer, n_codes, n_scales)
     if not grown:
         _grow_rows(model, vocabulary, seed)
-    # None of the published model's decoding hints: what is generated is decided where it is generated.
+    # None of the LLM's own decoding hints (sampling, temperature, ...): `generate` states the decoding whole.
     model.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None)
     model.generation_config.pad_token_id = vocabulary.pad
     return model, tokenizer, vocabulary

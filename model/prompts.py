@@ -53,11 +53,11 @@ def prompt_ids(tokenizer, vocabulary, prompts, item, task, ecgs):
     """
     template = prompts[task]
     block = BLOCK.search(template)
-    words = {"{question}": item.get("question", ""), "{background}": item_background(item)}
+    values = {"{question}": item.get("question", ""), "{background}": item_background(item)}
 
     def text_ids(text):
         # All at once, so that a question that itself holds "{background}" stays as it is.
-        text = re.sub(r"\{question\}|\{background\}", lambda found: words[found.group()], text)
+        text = re.sub(r"\{question\}|\{background\}", lambda found: values[found.group()], text)
         return tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
 
     ids = [*vocabulary.bos, *text_ids(template[: block.start()])]

@@ -33,10 +33,10 @@ class StageThree:
     task: str
 
     def examples(self, item, rng):
-        words = (self.tokenizer, self.vocabulary, self.prompts)
+        prompt_parts = (self.tokenizer, self.vocabulary, self.prompts)
         share, items = isinstance(item, list), item if isinstance(item, list) else [item]
         return [
-            training_example(*words, one, self.task, [self.store[path] for path in item_paths(one)], share)
+            training_example(*prompt_parts, one, self.task, [self.store[path] for path in item_paths(one)], share)
             for one in items
         ]
 

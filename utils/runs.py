@@ -23,23 +23,23 @@ def is_finished(folder, fingerprint):
     return path.is_file() and read_json(path).get("fingerprint") == fingerprint
 
 
-def plan_or_run(stage, words, make_plan, run):
-    """What a launcher asks of a stage: with ``--plan`` among the words how many processes to start, else to run it.
+def plan_or_run(stage, arguments, make_plan, run):
+    """What a launcher asks of a stage: with ``--plan`` among the arguments how many processes to start, else to run it.
 
     Parameters
     ----------
-    words : list of str
+    arguments : list of str
         ``[--plan] [ENV FILE] [KEY=VALUE ...]``
     make_plan : callable
-        From the other words to a plan with ``settings``, ``folder``, ``fingerprint`` and ``processes``.
+        From the other arguments to a plan with ``settings``, ``folder``, ``fingerprint`` and ``processes``.
     run : callable
         Runs a plan, unless it is finished.
     """
-    settings_words = [word for word in words if word != "--plan"]
-    plan = make_plan(settings_words)
+    settings_arguments = [word for word in arguments if word != "--plan"]
+    plan = make_plan(settings_arguments)
     finished = plan.settings.resume != "false" and is_finished(plan.folder, plan.fingerprint)
-    if "--plan" in words:
-        for key in unused_keys(stage, settings_words):
+    if "--plan" in arguments:
+        for key in unused_keys(stage, settings_arguments):
             print(f"note: {key} has no effect in this stage", file=sys.stderr)
         if finished:
             print(f"{stage}: {plan.folder} is finished, made of these settings and inputs", file=sys.stderr)

@@ -7,7 +7,7 @@ half no, and no open question has an answer that is right more than half of the 
 import dataclasses
 from collections import Counter, defaultdict
 
-A_ROUND = 4  # ECGs of each answer that a group takes in a round
+ECGS_PER_ROUND = 4  # ECGs of each answer that a group takes in a round
 
 
 @dataclasses.dataclass
@@ -126,7 +126,7 @@ def balance(groups, limit, rng):
     drawings = [_Drawing(group, used, limit, rng) for group in groups]
     active = drawings
     while active:
-        active = [drawing for drawing in active if drawing.take(A_ROUND)]
+        active = [drawing for drawing in active if drawing.take(ECGS_PER_ROUND)]
     chosen = [entry for drawing in drawings for entry in drawing.balanced()]
     possible = sum(drawing.possible for drawing in drawings)
     return chosen, possible - len(chosen)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data_provider.prepare.card import by_type, write_data_set
 from data_provider.prepare.ecgqa import EcgQa, map_samples
-from data_provider.prepare.inventory import SPLITS, twin_groups
+from data_provider.prepare.inventory import SPLITS, duplicate_groups
 from data_provider.prepare.leaks import HeldOut
 from data_provider.prepare.mimic import MEASUREMENTS, RECORDS, read_mimic
 from data_provider.prepare.ptbxl import STATEMENTS, TABLE, read_ptbxl
@@ -39,11 +39,11 @@ def prepare_ptbxl(root, out, name=None, report_source="original", rate=500, **co
     """
     root, options = Path(root), Options(**common)
     texts = read_reports(report_source) if report_source not in ("original", "scp") else None
-    copy = options.copy_of("ptbxl")
+    ecgqa_source = options.ecgqa_of("ptbxl")
     column = {500: "filename_hr", 100: "filename_lr"}[rate]
-    download, statements = read_ptbxl(root, options.check, column, options.limit)
+    index, statements = read_ptbxl(root, options.check, column, options.limit)
     sources = {file: sha256_file(root / file) for file in (TABLE, STATEMENTS)}
-    for ecg in download.ecgs.values():
+    for ecg in index.ecgs.values():
         if report_source == "scp":
             ecg.report = compose_report(ecg.found, statements)
         elif texts is not None:
@@ -53,7 +53,9 @@ def prepare_ptbxl(root, out, name=None, report_source="original", rate=500, **co
     rules = {"report_source": report_source if texts is None else "table", "rate": rate}
     rules |= {"splits": "strat_fold 1-8 train, 9 valid, 10 test"}
     rules["statements"] = "likelihood 50 and more: present; 0: present unless purely diagnostic; others: not asked"
-    return _prepare(root, out, name or options.name_of("ptbxl"), download, statements, copy, sources, rules, options)
+    return _prepare(
+        root, out, name or options.name_of("ptbxl"), index, statements, ecgqa_source, sources, rules, options
+    )
 
 
 def prepare_mimic(root, out, name=None, report_join="sentences", **common):
@@ -71,8 +73,10 @@ def prepare_mimic(root, out, name=None, report_join="sentences", **common):
     card : dict
     """
     root, options = Path(root), Options(**common)
-    copy = options.copy_of("mimic-iv-ecg")
-    download, statements = read_mimic(root, options.check, options.limit, report_join, options.seed, annotate=not copy)
+    ecgqa_source = options.ecgqa_of("mimic-iv-ecg")
+    index, statements = read_mimic(
+        root, options.check, options.limit, report_join, options.seed, annotate=not ecgqa_source
+    )
     sources = {file: sha256_file(root / file) for file in (RECORDS, MEASUREMENTS)}
     rules = {"report_join": report_join, "splits": "by patient: SHA-256 of seed and subject_id, 80/10/10 %"}
     rules["statements"] = "machine statements; possible, probable, consider, borderline: not asked"
@@ -80,9 +84,9 @@ def prepare_mimic(root, out, name=None, report_join="sentences", **common):
         root / "files",
         out,
         name or options.name_of("mimic-iv-ecg"),
-        download,
+        index,
         statements,
-        copy,
+        ecgqa_source,
         sources,
         rules,
         options,
@@ -123,56 +127,64 @@ class Options:
         """The data set's name in paths: questions of another wording lie apart, under the published file names."""
         return data_set if self.questions == "template" or not self.ecgqa else f"{data_set}-{self.questions}"
 
-    def copy_of(self, data_set):
+    def ecgqa_of(self, data_set):
         """The copy of ECG-QA for a data set, looked at before anything long; None without one."""
         return EcgQa(self.ecgqa, data_set, self.questions) if self.ecgqa else None
 
 
-def _prepare(records, out, name, download, statements, copy, sources, rules, options):
+def _prepare(records, out, name, index, statements, ecgqa_source, sources, rules, options):
     """What comes after a download's tables are read. ``records`` is the folder that record paths start from."""
     out = Path(out)
     if options.check == "signals":
-        check_signals(records, download, out / name / "quality.csv", options.workers)
-    twins = twin_groups(records, download) if options.check != "none" else []
+        check_signals(records, index, out / name / "quality.csv", options.workers)
+    duplicates = duplicate_groups(records, index) if options.check != "none" else []
     rules = {**rules, "check": options.check, "seed": options.seed}
-    card = {"sources": sources, "records": None, "rules": rules, "twins": twins if options.check != "none" else None}
-    if copy:
-        held_out = split_like(copy, download, twins)
-        items, card["questions"], card["notes"] = map_copy(copy, download, held_out)
-        sources.update(copy.hashes())
-        rules |= {"splits": "ECG-QA's; other ECGs where their patient is, else train", "questions": copy.questions}
+    card = {
+        "sources": sources,
+        "records": None,
+        "rules": rules,
+        "duplicates": duplicates if options.check != "none" else None,
+    }
+    if ecgqa_source:
+        held_out = split_like(ecgqa_source, index, duplicates)
+        items, card["questions"], card["notes"] = map_ecgqa(ecgqa_source, index, held_out)
+        sources.update(ecgqa_source.hashes())
+        rules |= {
+            "splits": "ECG-QA's; other ECGs where their patient is, else train",
+            "questions": ecgqa_source.questions,
+        }
     else:
-        ecgs = download.ecgs.values()
-        held_out = HeldOut([ecg.ecg_id for ecg in ecgs if ecg.split != "train"], download.patients, twins)
+        ecgs = index.ecgs.values()
+        held_out = HeldOut([ecg.ecg_id for ecg in ecgs if ecg.split != "train"], index.patients, duplicates)
         trainable = [ecg for ecg in ecgs if ecg.split != "train" or not held_out.reason(ecg.ecg_id)]
         limits = {"questions_per_ecg": options.questions_per_ecg, "min_positives": options.min_positives}
         items, card["questions_not_asked"] = make_questions(trainable, statements, **limits, seed=options.seed)
         card["questions"] = {split: {"kept": by_type(items[split])} for split in SPLITS}
         rules |= {**limits, "balance": "no answer of a question more often than the next frequent one"}
-    card["records"] = download.counts()
-    reports, card["reports"] = report_items(download, held_out)
-    return write_data_set(out, name, reports, items, card, download.patients, twins)
+    card["records"] = index.counts()
+    reports, card["reports"] = report_items(index, held_out)
+    return write_data_set(out, name, reports, items, card, index.patients, duplicates)
 
 
-def split_like(copy, download, twins):
+def split_like(ecgqa_source, index, duplicates):
     """Put every ECG into the split where ECG-QA has it or its patient; returns what must not be trained on."""
-    splits = copy.ecg_splits()
+    splits = ecgqa_source.ecg_splits()
     of_patient = {}
     for split in SPLITS:  # test last: it wins
         for ecg_id, of_ecg in splits.items():
-            if of_ecg == split and ecg_id in download.patients:
-                of_patient[download.patients[ecg_id]] = split
-    for ecg in download.ecgs.values():
+            if of_ecg == split and ecg_id in index.patients:
+                of_patient[index.patients[ecg_id]] = split
+    for ecg in index.ecgs.values():
         ecg.split = splits.get(ecg.ecg_id) or of_patient.get(ecg.patient_id, "train")
-    return HeldOut([ecg_id for ecg_id, split in splits.items() if split != "train"], download.patients, twins)
+    return HeldOut([ecg_id for ecg_id, split in splits.items() if split != "train"], index.patients, duplicates)
 
 
-def map_copy(copy, download, held_out):
+def map_ecgqa(ecgqa_source, index, held_out):
     """The items of every split of a copy of ECG-QA, their counts for the card, and notes."""
     items, counts = {}, {}
-    missing = copy.missing_chunks()
+    missing = ecgqa_source.missing_chunks()
     for split in SPLITS:
-        items[split], samples, left_out = map_samples(copy, split, download)
+        items[split], samples, left_out = map_samples(ecgqa_source, split, index)
         counts[split] = {"samples": dict(sorted(samples.items())), "mapped": by_type(items[split])}
         if split == "train":
             items[split], leaks = held_out.without_leaks(items[split])
@@ -180,9 +192,9 @@ def map_copy(copy, download, held_out):
         counts[split] |= {"kept": by_type(items[split]), "left_out": dict(sorted(left_out.items()))}
         counts[split]["missing_chunks"] = missing[split]
     notes = []
-    if copy.corrected:
+    if ecgqa_source.corrected:
         notes.append(
-            f"this copy of ECG-QA is from before May 2024: {len(copy.corrected)} answers said "
+            f"this copy of ECG-QA is from before May 2024: {len(ecgqa_source.corrected)} answers said "
             '"late stage of myocardial infarction" and now say "old stage", as it does since'
         )
     return items, counts, notes

@@ -11,7 +11,7 @@ from utils.tools import sha256_file, write_json
 FORMAT = 1
 
 
-def write_data_set(out, name, reports, questions, card, patients, twins):
+def write_data_set(out, name, reports, questions, card, patients, duplicates):
     """Write the manifests and, beside them, the card.
 
     Parameters
@@ -22,7 +22,7 @@ def write_data_set(out, name, reports, questions, card, patients, twins):
         Split -> items (a list or `Items`). A manifest without any item in any split is not written.
     card : dict
         What is known so far; ``leak_check`` and ``files`` are added.
-    patients, twins
+    patients, duplicates
         For the leak check, see `leaks.HeldOut`.
 
     Returns
@@ -30,7 +30,12 @@ def write_data_set(out, name, reports, questions, card, patients, twins):
     card : dict
         As written to ``OUT/report/NAME/dataset_card.json`` and ``OUT/ecgqa/NAME/dataset_card.json``.
     """
-    card = {"format": FORMAT, "name": name, **card, "leak_check": check_no_leaks([reports, questions], patients, twins)}
+    card = {
+        "format": FORMAT,
+        "name": name,
+        **card,
+        "leak_check": check_no_leaks([reports, questions], patients, duplicates),
+    }
     files, folders = {}, []
     for folder, file_name, manifest in (
         (out / "report" / name, "{}.json", reports),
@@ -85,9 +90,11 @@ def summary(card):
     for note in card.get("notes", ()):
         lines.append(f"note: {note}")
     check = card["leak_check"]
-    twins = "twins not looked for" if card["twins"] is None else f"{len(card['twins'])} groups of twins"
+    duplicates = (
+        "duplicates not looked for" if card["duplicates"] is None else f"{len(card['duplicates'])} groups of duplicates"
+    )
     lines.append(
-        f"leak check: {check['train']:,} training ECGs against {check['held_out']:,} of valid and test ({twins}): "
+        f"leak check: {check['train']:,} training ECGs against {check['held_out']:,} of valid and test ({duplicates}): "
         f"{check['leaks']} leaks; {check['valid_shared_with_test']} of valid share a patient or signal with test"
     )
     return "\n".join(lines)

@@ -118,10 +118,10 @@ def _check_space(to, megabytes):
 def _download_records(source, url, to, limit, workers):
     from tqdm import tqdm
 
-    fetch(url + SUMS, to / SUMS, what=SUMS)
+    fetch(url + SUMS, to / SUMS, description=SUMS)
     sums = read_sums(to / SUMS, wanted=set(source.tables))
     for table in source.tables:
-        fetch(url + table, to / table, sums.get(table), what=table)
+        fetch(url + table, to / table, sums.get(table), description=table)
     rows = itertools.islice(read_table(to / source.tables[0], (source.column,)), limit)
     records = [row[source.column].strip() for row in rows]
     for record in records:
@@ -159,7 +159,7 @@ def read_sums(path, wanted=None):
 def _download_archive(url, to):
     """Fetch a repository's archive and unpack its folder ``ecgqa``; what is unpacked already is left."""
     archive = to / "archive.zip"
-    fetch(url, archive, what=url)
+    fetch(url, archive, description=url)
     count = 0
     try:
         with zipfile.ZipFile(archive) as file:

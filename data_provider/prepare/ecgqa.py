@@ -85,7 +85,7 @@ class EcgQa:
         return {f"ecgqa/{path.relative_to(self.folder.parent)}": sha256_file(path) for path in paths}
 
 
-def map_samples(copy, split, download):
+def map_samples(ecgqa_source, split, index):
     """Manifest items of a split's samples whose ECGs can be used.
 
     Returns
@@ -98,19 +98,19 @@ def map_samples(copy, split, download):
         Reason -> samples.
     """
     counts, left_out = Counter(), Counter()
-    for sample in copy.samples(split):
+    for sample in ecgqa_source.samples(split):
         counts[sample["question_type"]] += 1
-        reason = _unusable(sample, download)
+        reason = _unusable(sample, index)
         if reason:
             left_out[reason] += 1
-    return Items(lambda: _mapped(copy, split, download)), counts, left_out
+    return Items(lambda: _mapped(ecgqa_source, split, index)), counts, left_out
 
 
-def _mapped(copy, split, download):
-    for sample in copy.samples(split):
-        if _unusable(sample, download):
+def _mapped(ecgqa_source, split, index):
+    for sample in ecgqa_source.samples(split):
+        if _unusable(sample, index):
             continue
-        ecgs = [download.ecgs[ecg_id] for ecg_id in sample["ecg_id"]]
+        ecgs = [index.ecgs[ecg_id] for ecg_id in sample["ecg_id"]]
         single = len(ecgs) == 1
         path = ecgs[0].path if single else [ecg.path for ecg in ecgs]
         background = ecgs[0].background if single else _two_backgrounds(*ecgs)
@@ -125,10 +125,10 @@ def _two_backgrounds(first, second):
     return f"{patients}Recording Details: First ECG:{recording1} Second ECG:{recording2}"
 
 
-def _unusable(sample, download):
+def _unusable(sample, index):
     for ecg_id in sample["ecg_id"]:
-        if ecg_id not in download.ecgs:
-            return f"ECG {download.missing.get(ecg_id, 'not in the table')}"
+        if ecg_id not in index.ecgs:
+            return f"ECG {index.missing.get(ecg_id, 'not in the table')}"
     return None
 
 

@@ -16,7 +16,7 @@ BLOCK = 1 << 18
 BAR_FROM = 5_000_000  # bytes from which a single file gets a progress bar
 
 
-def fetch(url, path, sha256=None, what=None):
+def fetch(url, path, sha256=None, description=None):
     """Fetch ``url`` to ``path`` unless the file is there already (and has that SHA-256).
 
     Parameters
@@ -25,7 +25,7 @@ def fetch(url, path, sha256=None, what=None):
     path : Path
     sha256 : str, optional
         Hex digest that the file must have.
-    what : str, optional
+    description : str, optional
         A name for the progress bar of a large file.
 
     Raises
@@ -39,7 +39,7 @@ def fetch(url, path, sha256=None, what=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     for fresh in (False, True):
-        _fetch_part(url, part, what)
+        _fetch_part(url, part, description)
         found = sha256_file(part) if sha256 else None
         if found == sha256:
             os.replace(part, path)
@@ -49,11 +49,11 @@ def fetch(url, path, sha256=None, what=None):
             raise UserError(f"{url}: arrives damaged (SHA-256 {found[:12]}..., should be {sha256[:12]}...)")
 
 
-def _fetch_part(url, part, what):
+def _fetch_part(url, part, description):
     """Fill ``part`` to the end, in several goes where the connection breaks."""
     for attempt in range(TRIES):
         try:
-            _transfer(url, part, what)
+            _transfer(url, part, description)
             return
         except urllib.error.HTTPError as error:
             if error.code < 500 and error.code != 429:
@@ -70,7 +70,7 @@ def _fetch_part(url, part, what):
     raise UserError(f"{url}: {fault} (tried {TRIES} times; run the command again to go on)")
 
 
-def _transfer(url, part, what):
+def _transfer(url, part, description):
     have = part.stat().st_size if part.is_file() else 0
     headers = {"User-Agent": "heartllm-download"} | ({"Range": f"bytes={have}-"} if have else {})
     request = urllib.request.Request(urllib.parse.quote(url, safe=":/?&=%"), headers=headers)
@@ -83,7 +83,7 @@ def _transfer(url, part, what):
     with answer:
         goes_on = answer.status == 206
         length = int(answer.headers.get("Content-Length") or -1)
-        with open(part, "ab" if goes_on else "wb") as file, _bar(what, length, have if goes_on else 0) as bar:
+        with open(part, "ab" if goes_on else "wb") as file, _bar(description, length, have if goes_on else 0) as bar:
             received = 0
             while block := answer.read(BLOCK):
                 file.write(block)
@@ -93,9 +93,9 @@ def _transfer(url, part, what):
             raise ConnectionError(f"the connection broke after {received} of {length} bytes")
 
 
-def _bar(what, length, have):
+def _bar(description, length, have):
     from tqdm import tqdm
 
     total = length + have if length >= 0 else None
-    small = what is None or (total is not None and total < BAR_FROM)
-    return tqdm(total=total, initial=have, desc=what, unit="B", unit_scale=True, disable=small)
+    small = description is None or (total is not None and total < BAR_FROM)
+    return tqdm(total=total, initial=have, desc=description, unit="B", unit_scale=True, disable=small)

@@ -14,7 +14,7 @@ import numpy as np
 
 from data_provider.manifests import path_fault
 from data_provider.prepare.card import write_data_set
-from data_provider.prepare.inventory import NOT_ON_DISK, SPLITS, Download, Ecg, read_table, split_of
+from data_provider.prepare.inventory import NOT_ON_DISK, SPLITS, DatasetIndex, Ecg, read_table, split_of
 from data_provider.prepare.leaks import HeldOut
 from data_provider.prepare.record_checks import check_signals
 from data_provider.prepare.reports import report_items
@@ -26,7 +26,7 @@ MICROVOLTS = 1000  # in 1 mV: what a step of a converted record is
 
 
 def prepare_folder(root, out, name=None, table=None, convert_to=None, workers=0, limit=None, seed=0, **reading):
-    """Write the manifests of a folder of ECG files; every file is read once and judged.
+    """Write the manifests of a folder of ECG files; every file is read once and checked.
 
     Parameters
     ----------
@@ -50,22 +50,22 @@ def prepare_folder(root, out, name=None, table=None, convert_to=None, workers=0,
     if convert_to and not table and Path(convert_to).resolve().is_relative_to(Path(root).resolve()):
         raise UserError(f"--convert-to {convert_to} lies inside --root, where it would be read as more ECGs next time")
     out, name = Path(out), name or Path(root).resolve().name
-    download, columns = read_folder(root, table, limit, seed)
+    index, columns = read_folder(root, table, limit, seed)
     if convert_to:
-        convert(root, download, convert_to, **reading, workers=workers)
-    twins = check_signals(convert_to or root, download, out / name / "quality.csv", workers)
-    held_out = HeldOut([ecg.ecg_id for ecg in download.ecgs.values() if ecg.split != "train"], download.patients, twins)
+        convert(root, index, convert_to, **reading, workers=workers)
+    duplicates = check_signals(convert_to or root, index, out / name / "quality.csv", workers)
+    held_out = HeldOut([ecg.ecg_id for ecg in index.ecgs.values() if ecg.split != "train"], index.patients, duplicates)
     rules = {"splits": "the table's, else by patient: SHA-256 of seed and patient, 80/10/10 %", "seed": seed}
-    card = {"sources": {"table": sha256_file(table)} if table else {}, "records": download.counts(), "rules": rules}
-    card |= {"twins": twins, "questions": {split: {"kept": {}} for split in SPLITS}}
-    reports, card["reports"] = report_items(download, held_out)
+    card = {"sources": {"table": sha256_file(table)} if table else {}, "records": index.counts(), "rules": rules}
+    card |= {"duplicates": duplicates, "questions": {split: {"kept": {}} for split in SPLITS}}
+    reports, card["reports"] = report_items(index, held_out)
     missing = {
         "patient_id": "no patient_id: each file counts as a patient of its own",
         "report": f'no report: each item says "{NO_REPORT}"; stage 3 needs texts',
     }
     card["notes"] = [note for column, note in missing.items() if column not in columns]
     card["notes"] += [f"nothing in {split}: the table's column split decides" for split in SPLITS if not reports[split]]
-    return write_data_set(out, name, reports, {split: [] for split in SPLITS}, card, download.patients, twins)
+    return write_data_set(out, name, reports, {split: [] for split in SPLITS}, card, index.patients, duplicates)
 
 
 def read_folder(root, table=None, limit=None, seed=0):
@@ -83,40 +83,40 @@ def read_folder(root, table=None, limit=None, seed=0):
 
     Returns
     -------
-    download : Download
+    index : DatasetIndex
         ecg_ids count the rows from 1; paths start at ``root``.
     columns : set of str
         What the table says of the ECGs.
     """
-    root, download, columns, seen = Path(root), Download(), set(), set()
+    root, index, columns, seen = Path(root), DatasetIndex(), set(), set()
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
     rows = read_table(table, ("file",)) if table else ({"file": path} for path in _files_below(root))
     for number, row in enumerate(rows, 1):
         columns |= set(row)
-        download.rows += 1
+        index.rows += 1
         path = _record_path(root, row["file"].strip())
         split = row.get("split", "").strip().lower()
         if split and split not in SPLITS:
             raise UserError(f"{table}: row {number}: split {split}; it must be {', '.join(SPLITS)} or empty")
         if path is None:
-            download.leave_out(number, "no usable path inside the folder")
+            index.leave_out(number, "no usable path inside the folder")
         elif path in seen:
-            download.leave_out(number, "a file that was there before")
+            index.leave_out(number, "a file that was there before")
         elif not os.path.isfile(record_file(root / path)):
-            download.leave_out(number, NOT_ON_DISK)
+            index.leave_out(number, NOT_ON_DISK)
         elif limit is not None and len(seen) >= limit:
-            download.leave_out(number, "beyond --limit")
+            index.leave_out(number, "beyond --limit")
         else:
             seen.add(path)
             patient = row.get("patient_id", "").strip() or path
-            download.patients[number] = patient
+            index.patients[number] = patient
             report, background = (" ".join(row.get(key, "").split()) for key in ("report", "background"))
             report = report if "report" in row else NO_REPORT
-            download.ecgs[number] = Ecg(number, patient, split or split_of(patient, seed), path, report, background)
-    if not download.rows:
+            index.ecgs[number] = Ecg(number, patient, split or split_of(patient, seed), path, report, background)
+    if not index.rows:
         raise UserError(f"{table or root}: holds no file")
-    return download, columns & {"patient_id", "report", "background", "split"}
+    return index, columns & {"patient_id", "report", "background", "split"}
 
 
 def _files_below(root):
@@ -139,13 +139,13 @@ def _record_path(root, path):
     return os.path.relpath(file.with_suffix(""), root) if file.suffix == ".hea" else path
 
 
-def convert(root, download, to, sample_rate=None, units=None, leads=None, workers=0):
+def convert(root, index, to, sample_rate=None, units=None, leads=None, workers=0):
     """Write each ECG as a WFDB record of 16 bits at 1 µV below ``to``, where its path then starts.
 
     Parameters
     ----------
     root, to : str or Path
-    download : Download
+    index : DatasetIndex
         What cannot be written is left out of it.
     sample_rate, units, leads
         As in `data_provider.read.records.read_record`, for files that don't say.
@@ -154,7 +154,7 @@ def convert(root, download, to, sample_rate=None, units=None, leads=None, worker
     """
     from tqdm import tqdm
 
-    ecgs, taken, jobs = list(download.ecgs.values()), set(), []
+    ecgs, taken, jobs = list(index.ecgs.values()), set(), []
     for ecg in ecgs:
         folder, name = os.path.split(ecg.path)
         target = os.path.join(folder, re.sub(r"[^A-Za-z0-9_-]", "_", name))  # what a record may be called
@@ -164,7 +164,7 @@ def convert(root, download, to, sample_rate=None, units=None, leads=None, worker
     faults = tqdm(_converted(jobs, workers), desc="converting", total=len(jobs), unit="ECG")
     for ecg, job, fault in zip(ecgs, jobs, faults, strict=True):
         if fault:
-            download.leave_out(ecg.ecg_id, UNREADABLE, ecg.path, fault)
+            index.leave_out(ecg.ecg_id, UNREADABLE, ecg.path, fault)
         else:
             ecg.path = os.path.relpath(job[1], to)
 

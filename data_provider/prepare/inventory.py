@@ -26,11 +26,11 @@ class Ecg:
     report: str = ""
     background: str = ""
     found: dict | None = None
-    twin_key: tuple = ()
+    duplicate_key: tuple = ()
 
 
 @dataclasses.dataclass
-class Download:
+class DatasetIndex:
     """A download's table and what of it can be used.
 
     Attributes
@@ -125,20 +125,20 @@ def read_table(path, columns):
         raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from error
 
 
-def check_headers(root, download):
-    """Leave out what is damaged or too short by its header, and note what twins have in common."""
+def check_headers(root, index):
+    """Leave out what is damaged or too short by its header, and note what duplicates have in common."""
     from tqdm import tqdm
 
-    for ecg in tqdm(list(download.ecgs.values()), desc="checking headers", unit="ECG", delay=2):
+    for ecg in tqdm(list(index.ecgs.values()), desc="checking headers", unit="ECG", delay=2):
         try:
             header = check_wfdb(os.path.join(root, ecg.path))
         except ValueError as error:
-            download.leave_out(ecg.ecg_id, UNREADABLE, ecg.path, str(error))
+            index.leave_out(ecg.ecg_id, UNREADABLE, ecg.path, str(error))
             continue
         samples = header["samples"] or header.get("present", 0)
         if samples and samples < SECONDS * header["sample_rate"]:
-            download.leave_out(ecg.ecg_id, TOO_SHORT)
-        ecg.twin_key = header["twin_key"]
+            index.leave_out(ecg.ecg_id, TOO_SHORT)
+        ecg.duplicate_key = header["duplicate_key"]
 
 
 def is_on_disk(root, path):
@@ -146,15 +146,15 @@ def is_on_disk(root, path):
     return os.path.isfile(record_file(os.path.join(root, path)))
 
 
-def twin_groups(root, download):
+def duplicate_groups(root, index):
     """Groups of ecg_ids whose signal files are the same to the byte.
 
     Records whose headers agree in length, first samples and checksums are compared by the hash of their files.
     """
     candidates = defaultdict(list)
-    for ecg in download.ecgs.values():
-        if ecg.twin_key:
-            candidates[ecg.twin_key].append(ecg)
+    for ecg in index.ecgs.values():
+        if ecg.duplicate_key:
+            candidates[ecg.duplicate_key].append(ecg)
     groups = defaultdict(list)
     for ecgs in candidates.values():
         if len(ecgs) > 1:

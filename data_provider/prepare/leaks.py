@@ -5,7 +5,11 @@ from collections import Counter, defaultdict
 from data_provider.prepare.inventory import Items
 from utils.tools import UserError
 
-ITSELF, TWIN, PATIENT = "in valid or test itself", "a twin of one in valid or test", "of a patient in valid or test"
+ITSELF, DUPLICATE, PATIENT = (
+    "in valid or test itself",
+    "a duplicate of one in valid or test",
+    "of a patient in valid or test",
+)
 
 
 class HeldOut:
@@ -17,23 +21,23 @@ class HeldOut:
         The ECGs of valid and test.
     patients : dict
         ecg_id -> patient_id, as far as known.
-    twins : list of list of int
+    duplicates : list of list of int
         Groups of ECGs with the same signal.
     """
 
-    def __init__(self, ecg_ids, patients, twins):
+    def __init__(self, ecg_ids, patients, duplicates):
         self.ecg_ids = set(ecg_ids)
         self._patient_of = patients
-        self._twins = {ecg_id for group in twins if self.ecg_ids & set(group) for ecg_id in group}
-        # a twin's patient is held out too: the same person under two numbers
-        self._patients = {patients[ecg_id] for ecg_id in self.ecg_ids | self._twins if ecg_id in patients}
+        self._duplicates = {ecg_id for group in duplicates if self.ecg_ids & set(group) for ecg_id in group}
+        # a duplicate's patient is held out too: the same person under two numbers
+        self._patients = {patients[ecg_id] for ecg_id in self.ecg_ids | self._duplicates if ecg_id in patients}
 
     def reason(self, ecg_id):
         """Why an ECG must not be trained on; None when it may."""
         if ecg_id in self.ecg_ids:
             return ITSELF
-        if ecg_id in self._twins:
-            return TWIN
+        if ecg_id in self._duplicates:
+            return DUPLICATE
         if self._patient_of.get(ecg_id) in self._patients:
             return PATIENT
         return None
@@ -52,14 +56,14 @@ def item_ecg_ids(item):
     return item["ecg_id"] if isinstance(item["ecg_id"], list) else [item["ecg_id"]]
 
 
-def check_no_leaks(manifests, patients, twins):
+def check_no_leaks(manifests, patients, duplicates):
     """The last look at what was made: a `UserError` if a training item leaks.
 
     Parameters
     ----------
     manifests : list of dict
         Each: split -> items. What is held out of one is held out of all.
-    patients, twins
+    patients, duplicates
         As for `HeldOut`.
 
     Returns
@@ -72,11 +76,11 @@ def check_no_leaks(manifests, patients, twins):
         for split, items in manifest.items():
             for item in items:
                 ids[split].update(item_ecg_ids(item))
-    held_out = HeldOut(ids["valid"] | ids["test"], patients, twins)
+    held_out = HeldOut(ids["valid"] | ids["test"], patients, duplicates)
     leaks = Counter(reason for reason in map(held_out.reason, ids["train"]) if reason)
     if leaks:
         raise UserError("training ECGs leak: " + "; ".join(f"{count} {reason}" for reason, count in leaks.items()))
-    of_test = HeldOut(ids["test"], patients, twins)
+    of_test = HeldOut(ids["test"], patients, duplicates)
     return {
         "train": len(ids["train"]),
         "held_out": len(held_out.ecg_ids),

@@ -13,7 +13,15 @@ from tqdm import tqdm
 
 from data_provider.manifests import path_fault
 from data_provider.prepare.annotations import merge, plain_name
-from data_provider.prepare.inventory import NOT_ON_DISK, Download, Ecg, check_headers, is_on_disk, read_table, split_of
+from data_provider.prepare.inventory import (
+    NOT_ON_DISK,
+    DatasetIndex,
+    Ecg,
+    check_headers,
+    is_on_disk,
+    read_table,
+    split_of,
+)
 
 RECORDS, MEASUREMENTS = "record_list.csv", "machine_measurements.csv"
 REPORT_COLUMNS = tuple(f"report_{number}" for number in range(18))
@@ -69,41 +77,41 @@ def read_mimic(root, check="headers", limit=None, join="sentences", seed=0, anno
 
     Returns
     -------
-    download : Download
+    index : DatasetIndex
     statements : MachineStatements
     """
     root = Path(root)
-    download, statements = Download(), MachineStatements()
+    index, statements = DatasetIndex(), MachineStatements()
     for row in tqdm(read_table(root / RECORDS, ("subject_id", "study_id", "path")), desc=RECORDS, unit="row", delay=2):
-        download.rows += 1
+        index.rows += 1
         ecg_id, patient_id = _ids(row)
         if ecg_id is None:
-            download.leave_out(None, "no subject_id or study_id")
+            index.leave_out(None, "no subject_id or study_id")
             continue
-        if ecg_id in download.patients:
-            download.leave_out(None, "a study_id that was there before")
+        if ecg_id in index.patients:
+            index.leave_out(None, "a study_id that was there before")
             continue
-        download.patients[ecg_id] = patient_id
+        index.patients[ecg_id] = patient_id
         path = row["path"].strip().removeprefix("files/")
         if path_fault(path):
-            download.leave_out(ecg_id, "no record path inside the download")
-        elif limit is not None and len(download.ecgs) >= limit:
-            download.leave_out(ecg_id, "beyond --limit")
+            index.leave_out(ecg_id, "no record path inside the download")
+        elif limit is not None and len(index.ecgs) >= limit:
+            index.leave_out(ecg_id, "beyond --limit")
         elif is_on_disk(root / "files", path):
-            download.ecgs[ecg_id] = Ecg(ecg_id, patient_id, split_of(patient_id, seed), path)
+            index.ecgs[ecg_id] = Ecg(ecg_id, patient_id, split_of(patient_id, seed), path)
         else:
-            download.leave_out(ecg_id, NOT_ON_DISK)
-    _read_measurements(root / MEASUREMENTS, download, statements if annotate else None, join)
+            index.leave_out(ecg_id, NOT_ON_DISK)
+    _read_measurements(root / MEASUREMENTS, index, statements if annotate else None, join)
     if check != "none":
-        check_headers(root / "files", download)
-    return download, statements
+        check_headers(root / "files", index)
+    return index, statements
 
 
-def _read_measurements(path, download, statements, join):
+def _read_measurements(path, index, statements, join):
     """Reports and backgrounds from the second table; of other studies nothing is kept."""
     columns = ("subject_id", "study_id", "cart_id", "ecg_time", "bandwidth", "filtering", *REPORT_COLUMNS)
     for row in tqdm(read_table(path, columns), desc=MEASUREMENTS, unit="row", delay=2):
-        ecg = download.ecgs.get(_ids(row)[0])
+        ecg = index.ecgs.get(_ids(row)[0])
         if ecg is None or ecg.background:
             continue
         parts = [row[column] for column in REPORT_COLUMNS if row[column].strip()]
@@ -111,9 +119,9 @@ def _read_measurements(path, download, statements, join):
         ecg.background = background(row)
         if statements:
             ecg.found = statements.annotate(clean_statements(parts))
-    for ecg in list(download.ecgs.values()):
+    for ecg in list(index.ecgs.values()):
         if not ecg.background:
-            download.leave_out(ecg.ecg_id, f"not in {MEASUREMENTS}")
+            index.leave_out(ecg.ecg_id, f"not in {MEASUREMENTS}")
 
 
 def clean_statements(parts):

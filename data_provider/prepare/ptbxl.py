@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data_provider.manifests import path_fault
 from data_provider.prepare.annotations import NOISES, Statements, annotate
-from data_provider.prepare.inventory import NOT_ON_DISK, Download, Ecg, check_headers, is_on_disk, read_table
+from data_provider.prepare.inventory import NOT_ON_DISK, DatasetIndex, Ecg, check_headers, is_on_disk, read_table
 from utils.tools import UserError
 
 TABLE, STATEMENTS = "ptbxl_database.csv", "scp_statements.csv"
@@ -33,40 +33,40 @@ def read_ptbxl(root, check="headers", column="filename_hr", limit=None):
 
     Returns
     -------
-    download : Download
+    index : DatasetIndex
     statements : Statements
     """
     root = Path(root)
     statements = Statements(read_table(root / STATEMENTS, ("description", "diagnostic", "form", "rhythm")))
     if not statements.names:
         raise UserError(f"{root / STATEMENTS}: holds no statements")
-    download = Download()
+    index = DatasetIndex()
     for row in read_table(root / TABLE, COLUMNS):
-        download.rows += 1
+        index.rows += 1
         try:
             ecg_id, patient_id, fold = (int(float(row[name])) for name in ("ecg_id", "patient_id", "strat_fold"))
         except (ValueError, OverflowError):
-            download.leave_out(None, "no ecg_id, patient_id or strat_fold")
+            index.leave_out(None, "no ecg_id, patient_id or strat_fold")
             continue
-        if ecg_id in download.patients:
-            download.leave_out(None, "an ecg_id that was there before")
+        if ecg_id in index.patients:
+            index.leave_out(None, "an ecg_id that was there before")
             continue
-        download.patients[ecg_id] = patient_id
-        if limit is not None and len(download.ecgs) >= limit:
-            download.leave_out(ecg_id, "beyond --limit")
+        index.patients[ecg_id] = patient_id
+        if limit is not None and len(index.ecgs) >= limit:
+            index.leave_out(ecg_id, "beyond --limit")
             continue
         try:
             ecg = _read_row(row, ecg_id, patient_id, fold, column, statements)
         except ValueError as error:
-            download.leave_out(ecg_id, str(error))
+            index.leave_out(ecg_id, str(error))
             continue
         if is_on_disk(root, ecg.path):
-            download.ecgs[ecg_id] = ecg
+            index.ecgs[ecg_id] = ecg
         else:
-            download.leave_out(ecg_id, NOT_ON_DISK)
+            index.leave_out(ecg_id, NOT_ON_DISK)
     if check != "none":
-        check_headers(root, download)
-    return download, statements
+        check_headers(root, index)
+    return index, statements
 
 
 def background(row):

@@ -116,20 +116,20 @@ def _groups(question_type, ecgs, asked, statements):
     """All questions of a type that can be asked."""
     findings = Findings(ecgs, VERIFY.keys())
     if question_type == "single-verify":
-        for kind, (template, words) in VERIFY.items():
+        for kind, (template, wording) in VERIFY.items():
             for name in asked[kind]:
-                yield Group(template, words.format(name), kind, [name], **findings.verify(kind, name))
+                yield Group(template, wording.format(name), kind, [name], **findings.verify(kind, name))
     elif question_type == "single-choose":
-        for kind, (template, words) in CHOOSE.items():
+        for kind, (template, wording) in CHOOSE.items():
             for pair in _pairs(kind, asked, statements):
-                yield Group(template, words.format(*pair), kind, list(pair), **findings.choose(kind, pair, NONE))
+                yield Group(template, wording.format(*pair), kind, list(pair), **findings.choose(kind, pair, NONE))
     else:
-        for query, (template, words) in QUERY.items():
+        for query, (template, wording) in QUERY.items():
             kind = "scp_code" if query in ("rhythm", "diagnostic", "form") else query
             names = set(statements.groups.get(query, {}).values()) if kind != query else FINDINGS[kind]
             known = names & set(asked[kind])
             if len(known) >= 2:
-                yield Group(template, words, kind, None, **findings.query(kind, names, known, NONE))
+                yield Group(template, wording, kind, None, **findings.query(kind, names, known, NONE))
 
 
 def _pairs(kind, asked, statements):

@@ -1,4 +1,4 @@
-"""Every record read once and judged: what is missing, flat, clipped, implausible, or there twice."""
+"""Every record read once and checked: what is missing, flat, clipped, implausible, or there twice."""
 
 import csv
 import hashlib
@@ -28,13 +28,13 @@ COLUMNS = (
     "implausible",
     "limb_residual_mv",
     "sha256",
-    "twins",
+    "duplicates",
 )
 CLIPPED_S = 0.02  # an extreme value held at least so long is clipping
 
 
-def judge(root, path):
-    """One row of the quality table (without ``twins``), as a dict of texts.
+def check_record(root, path):
+    """One row of the quality table (without ``duplicates``), as a dict of texts.
 
     ``fault`` and ``kind`` are set for records that the default `SignalPolicy` refuses. ``missing_share``: of all
     samples. ``clipped_share``: of the worst lead, samples at its extremes in runs of 20 ms or more.
@@ -81,15 +81,15 @@ def _clipped(lead, low, high, rate):
     return share / len(lead)
 
 
-def check_signals(root, download, table, workers=0):
-    """Judge every record, write the table, and leave out of the download what cannot be used.
+def check_signals(root, index, table, workers=0):
+    """Check every record, write the table, and leave out of the download what cannot be used.
 
     What an unfinished check has written to ``table`` is taken over for files that have not changed.
 
     Parameters
     ----------
     root : str or Path
-    download : Download
+    index : DatasetIndex
     table : Path
         CSV file.
     workers : int
@@ -97,12 +97,12 @@ def check_signals(root, download, table, workers=0):
 
     Returns
     -------
-    twins : list of list of int
+    duplicates : list of list of int
         Groups of ecg_ids whose signals are the same in mV.
     """
     from tqdm import tqdm
 
-    paths = [ecg.path for ecg in download.ecgs.values()]
+    paths = [ecg.path for ecg in index.ecgs.values()]
     rows = {path: row for path, row in _read_rows(table).items() if row["signature"] == file_signature(root, path)}
     todo = [path for path in paths if path not in rows]
     table.parent.mkdir(parents=True, exist_ok=True)
@@ -110,29 +110,29 @@ def check_signals(root, download, table, workers=0):
         writer = csv.DictWriter(file, COLUMNS)
         if file.tell() == 0:
             writer.writeheader()
-        for row in tqdm(_judged(root, todo, workers), total=len(todo), desc="checking signals", unit="ECG"):
+        for row in tqdm(_checked(root, todo, workers), total=len(todo), desc="checking signals", unit="ECG"):
             rows[row["path"]] = row
             writer.writerow(row)
             file.flush()
     kept = [rows[path] for path in paths]
-    _note_twins(kept)
+    _note_duplicates(kept)
     write_atomically(table, lambda temporary: _write_rows(temporary, kept))
-    for ecg in list(download.ecgs.values()):
+    for ecg in list(index.ecgs.values()):
         row = rows[ecg.path]
         if row["fault"]:
-            download.leave_out(ecg.ecg_id, row["kind"], ecg.path, row["fault"])
+            index.leave_out(ecg.ecg_id, row["kind"], ecg.path, row["fault"])
     groups = defaultdict(list)
-    for ecg in download.ecgs.values():
+    for ecg in index.ecgs.values():
         groups[rows[ecg.path]["sha256"]].append(ecg.ecg_id)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _judged(root, paths, workers):
+def _checked(root, paths, workers):
     if not workers:
-        yield from (judge(root, path) for path in paths)
+        yield from (check_record(root, path) for path in paths)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(judge, [str(root)] * len(paths), paths, chunksize=32)
+        yield from pool.map(check_record, [str(root)] * len(paths), paths, chunksize=32)
 
 
 def _read_rows(table):
@@ -143,7 +143,7 @@ def _read_rows(table):
         rows = csv.DictReader(file)
         if rows.fieldnames is None or tuple(rows.fieldnames) != COLUMNS:
             return {}
-        return {row["path"]: row for row in rows if row["twins"] is not None}
+        return {row["path"]: row for row in rows if row["duplicates"] is not None}
 
 
 def _write_rows(path, rows):
@@ -153,14 +153,14 @@ def _write_rows(path, rows):
         writer.writerows(rows)
 
 
-def _note_twins(rows):
-    """Fill the column ``twins`` with the other records of the same signal."""
+def _note_duplicates(rows):
+    """Fill the column ``duplicates`` with the other records of the same signal."""
     groups = {}
     for row in rows:
         if row["sha256"]:
             groups.setdefault(row["sha256"], []).append(row["path"])
     for row in rows:
-        row["twins"] = " ".join(path for path in groups.get(row["sha256"], ()) if path != row["path"])
+        row["duplicates"] = " ".join(path for path in groups.get(row["sha256"], ()) if path != row["path"])
 
 
 def quality_summary(table):
@@ -171,7 +171,11 @@ def quality_summary(table):
         "with flat leads": sum(bool(row["flat_leads"]) for row in rows),
         "clipped": sum(float(row["clipped_share"] or 0) > 0 for row in rows),
         f"above {IMPLAUSIBLE_MV:g} mV": sum(row["implausible"] == "True" for row in rows),
-        "with a twin": sum(bool(row["twins"]) for row in rows),
+        "with a duplicate": sum(bool(row["duplicates"]) for row in rows),
         "refused": sum(bool(row["fault"]) for row in rows),
     }
-    return f"signals: {len(rows):,} read; " + ", ".join(f"{n:,} {what}" for what, n in counts.items()) + f" ({table})"
+    return (
+        f"signals: {len(rows):,} read; "
+        + ", ".join(f"{n:,} {property_name}" for property_name, n in counts.items())
+        + f" ({table})"
+    )

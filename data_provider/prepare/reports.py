@@ -51,10 +51,10 @@ def read_reports(path):
     return texts
 
 
-def report_items(download, held_out):
+def report_items(index, held_out):
     """Split -> report items, and their counts for the card."""
     ecgs, left_out = {split: [] for split in SPLITS}, Counter()
-    for ecg in download.ecgs.values():
+    for ecg in index.ecgs.values():
         leak = held_out.reason(ecg.ecg_id) if ecg.split == "train" else None
         if leak or not ecg.report:
             left_out[f"leak: {leak}" if leak else NO_TEXT] += 1

@@ -67,18 +67,18 @@ def read_record(path, lead_order="name", sample_rate=None, units=None, leads=Non
         Anything wrong with the file.
     """
     signal, sample_rate, notes = read_millivolts(path, lead_order, None, sample_rate, units, leads)
-    return Record(signal.astype(np.float32), sample_rate, (*notes, *oddities(signal)), str(path))
+    return Record(signal.astype(np.float32), sample_rate, (*notes, *signal_warnings(signal)), str(path))
 
 
-def read_millivolts(path, lead_order="name", workspace=None, sample_rate=None, units=None, leads=None):
+def read_millivolts(path, lead_order="name", buffers=None, sample_rate=None, units=None, leads=None):
     """As `read_record`, but (float64 mV [12, T], rate, notes): the published codes rest on scaling from float64.
 
-    With a ``workspace`` the array is good until the next record is read into it.
+    With a ``buffers`` the array is good until the next record is read into it.
     """
     try:
         file = record_file(path)
         if file.suffix == ".hea":
-            names, units, columns, sample_rate, notes = read_wfdb(file, workspace)
+            names, units, columns, sample_rate, notes = read_wfdb(file, buffers)
         else:
             names, units, columns, sample_rate, notes = read_other(file, sample_rate, units, leads)
         rows = choose_leads(names, lead_order)
@@ -110,7 +110,7 @@ def _check_amplitude(signal):
         raise ValueError(f"holds values up to {largest:.3g} mV")
 
 
-def oddities(signal):
+def signal_warnings(signal):
     """Warnings about a signal in mV: flat leads, missing samples, amplitudes that no heart makes."""
     notes = []
     low, high = np.fmin.reduce(signal, axis=1), np.fmax.reduce(signal, axis=1)

@@ -11,12 +11,12 @@ import numpy as np
 
 from data_provider.read.leads import LEADS
 from data_provider.read.records import MISSING_SAMPLES, TOO_SHORT, RecordError, read_millivolts
-from data_provider.read.wfdb_files import Workspace
+from data_provider.read.wfdb_files import BufferPool
 from utils.tools import sha256_json
 
 VERSION = 1  # raise it when the same policy gives other numbers: stored codes are then made anew
 _per_thread = threading.local()
-ODDEST_RATIO = 5000  # largest numerator or denominator of a resampling ratio
+MAX_RATIO_TERM = 5000  # largest numerator or denominator of a resampling ratio
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,8 +119,8 @@ def load_signal(path, policy, out=None):
     RecordError
         The record cannot be read or does not fit the policy.
     """
-    workspace = _per_thread.__dict__.setdefault("workspace", Workspace())
-    signal, sample_rate, _ = read_millivolts(path, policy.lead_order, workspace)
+    buffers = _per_thread.__dict__.setdefault("buffers", BufferPool())
+    signal, sample_rate, _ = read_millivolts(path, policy.lead_order, buffers)
     out = np.empty((12, policy.samples), np.float32) if out is None else out
     return _standardise(_fit(signal, sample_rate, path, policy), out)
 
@@ -128,8 +128,8 @@ def load_signal(path, policy, out=None):
 def _fit(signal, sample_rate, path, policy):
     if sample_rate == policy.sample_rate and signal.shape[1] == policy.samples:
         return _close_gaps(signal, sample_rate, path, policy)
-    ratio = Fraction(policy.sample_rate / sample_rate).limit_denominator(ODDEST_RATIO)
-    if not ratio or abs(float(ratio) * sample_rate / policy.sample_rate - 1) > 1e-4 or ratio.numerator > ODDEST_RATIO:
+    ratio = Fraction(policy.sample_rate / sample_rate).limit_denominator(MAX_RATIO_TERM)
+    if not ratio or abs(float(ratio) * sample_rate / policy.sample_rate - 1) > 1e-4 or ratio.numerator > MAX_RATIO_TERM:
         raise RecordError(path, f"{sample_rate:g} samples a second cannot be resampled to {policy.sample_rate}")
     # Crop before resampling: what lies outside the window neither costs time nor refuses the record by its gaps.
     length = signal.shape[1]

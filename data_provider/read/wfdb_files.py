@@ -11,7 +11,7 @@ from data_provider.read.leads import LEADS
 
 MAX_VALUES = 60_000_000  # samples x signals that one record may declare: 80 minutes of 12 leads at 1000 Hz
 MAX_HEADER = 1_000_000  # bytes
-LARGEST_KEPT = 2_000_000  # values that a Workspace keeps memory for: five minutes of 12 leads at 500 Hz
+LARGEST_KEPT = 2_000_000  # values that a BufferPool keeps memory for: five minutes of 12 leads at 500 Hz
 BYTES_A_SAMPLE = {"8": 1, "16": 2, "61": 2, "80": 1, "160": 2, "24": 3, "32": 4, "212": 1.5, "310": 4 / 3, "311": 4 / 3}
 MISSING_16 = -32768  # format 16's "no valid sample"
 COMPRESSED = {"508", "516", "524"}
@@ -19,7 +19,7 @@ _FORMAT = re.compile(r"^(\d{1,4})(x\d{1,6})?(:\d{1,9})?(\+\d{1,9})?$", re.ASCII)
 _GAIN = re.compile(r"^(-?\d*\.?\d+\.?(?:[eE][-+]?\d+)?)(\((-?\d{1,12})\))?(?:/(\S+))?$", re.ASCII)
 
 
-class Workspace:
+class BufferPool:
     """Arrays that are used again from record to record: fresh memory costs more than the arithmetic in it."""
 
     def __init__(self):
@@ -35,14 +35,14 @@ class Workspace:
         return self._buffers[dtype][:size].reshape(shape)
 
 
-def read_wfdb(path, workspace=None):
+def read_wfdb(path, buffers=None):
     """Read a WFDB record.
 
     Parameters
     ----------
     path : str or Path
         With or without ``.hea``, ``.dat`` or ``.mat``.
-    workspace : Workspace, optional
+    buffers : BufferPool, optional
         The result may lie in it.
 
     Returns
@@ -60,7 +60,7 @@ def read_wfdb(path, workspace=None):
     """
     header = check_wfdb(path)
     if _is_plain(header):
-        signal = _read_plain(header, workspace or Workspace())
+        signal = _read_plain(header, buffers or BufferPool())
     else:
         signal = _read_any(header)
     return header["names"], header["units"], signal, header["sample_rate"], header["notes"]
@@ -74,10 +74,10 @@ def _is_plain(header):
     )
 
 
-def _read_plain(header, workspace):
+def _read_plain(header, buffers):
     """The numbers that `_read_any` gives for a plain file, to the last bit and several times as fast."""
     signals = header["signals"]
-    digital = workspace.array((header["samples"] or header["present"], len(signals)), "<i2")
+    digital = buffers.array((header["samples"] or header["present"], len(signals)), "<i2")
     if not digital.size:
         raise ValueError("holds no samples")
     try:
@@ -87,7 +87,7 @@ def _read_plain(header, workspace):
                 raise ValueError(f"{signals[0]['file']} changed while it was read")
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror})") from error
-    columns = workspace.array(digital.shape[::-1], "<f8")
+    columns = buffers.array(digital.shape[::-1], "<f8")
     columns[...] = digital.T
     missing = columns == MISSING_16 if digital.min() == MISSING_16 else None
     baselines = np.array([[signal["baseline"]] for signal in signals], np.float64)
@@ -137,14 +137,14 @@ def read_header(path):
     lines = [line for line in lines if line.strip() and not line.startswith("#")]
     if not lines:
         raise ValueError("the header is empty")
-    words = lines[0].split()
+    fields = lines[0].split()
     try:
-        count = int(words[1])
-        sample_rate = float(words[2].split("/")[0].split("(")[0]) if len(words) > 2 else 250.0
-        samples = int(words[3]) if len(words) > 3 else 0
+        count = int(fields[1])
+        sample_rate = float(fields[2].split("/")[0].split("(")[0]) if len(fields) > 2 else 250.0
+        samples = int(fields[3]) if len(fields) > 3 else 0
     except (IndexError, ValueError):
         raise ValueError(f"the header's first line is not a WFDB record line: {lines[0][:60]}") from None
-    if "/" in words[0]:
+    if "/" in fields[0]:
         raise ValueError("records of several segments are not read")
     if not 0 < count <= 256 or len(lines) < 1 + count:
         raise ValueError(f"the header declares {count} signals and describes {len(lines) - 1}")
@@ -153,25 +153,25 @@ def read_header(path):
     if samples < 0 or samples * count > MAX_VALUES:
         raise ValueError(f"the header declares {samples} samples, more than the {MAX_VALUES // count} that are read")
     header = {"sample_rate": sample_rate, "samples": samples}
-    header |= {"notes": [], "names": [], "units": [], "signals": [], "twin_key": []}
+    header |= {"notes": [], "names": [], "units": [], "signals": [], "duplicate_key": []}
     for number, line in enumerate(lines[1 : 1 + count], 1):
         _read_signal_line(line, number, header)
-    header["twin_key"] = (samples, *header["twin_key"])
+    header["duplicate_key"] = (samples, *header["duplicate_key"])
     return header
 
 
 def _read_signal_line(line, number, header):
-    words = line.split(None, 8)
-    if len(words) < 2:
+    fields = line.split(None, 8)
+    if len(fields) < 2:
         raise ValueError(f"signal {number} has no format: {line[:60]}")
-    if "/" in words[0] or "\\" in words[0] or words[0].startswith("."):
-        raise ValueError(f"the header points outside its folder: {words[0][:60]}")
-    name = words[8].rstrip() if len(words) > 8 else ""
+    if "/" in fields[0] or "\\" in fields[0] or fields[0].startswith("."):
+        raise ValueError(f"the header points outside its folder: {fields[0][:60]}")
+    name = fields[8].rstrip() if len(fields) > 8 else ""
     try:
-        signal = {"file": words[0], **_read_format(words[1])}
-        gain, baseline, unit = _read_gain(words[2]) if len(words) > 2 else (None, None, "mV")
+        signal = {"file": fields[0], **_read_format(fields[1])}
+        gain, baseline, unit = _read_gain(fields[2]) if len(fields) > 2 else (None, None, "mV")
         if baseline is None:
-            baseline = _read_integer(words[4]) if len(words) > 4 else 0
+            baseline = _read_integer(fields[4]) if len(fields) > 4 else 0
     except ValueError as error:
         raise ValueError(f"signal {number} ({name[:20]}) has {error}") from None
     if gain is None:
@@ -179,7 +179,7 @@ def _read_signal_line(line, number, header):
     header["names"].append(name)
     header["units"].append(unit)
     header["signals"].append({**signal, "gain": gain or 200.0, "baseline": baseline})
-    header["twin_key"] += words[5:7]  # first sample and checksum: records that differ in them differ
+    header["duplicate_key"] += fields[5:7]  # first sample and checksum: records that differ in them differ
 
 
 @functools.lru_cache  # the same few words in all headers of a data set

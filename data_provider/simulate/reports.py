@@ -29,8 +29,8 @@ def write_report(ecg, rate):
     """The report of an ``Ecg`` whose ventricular rate (a minute) was measured. At most about 30 words."""
     parts = [f"{RHYTHM[ecg.rhythm]}, rate {round(rate / 10) * 10}."]
     parts.append("left axis deviation." if ecg.patient.axis < -30 else "normal axis.")
-    words = {"stage": STAGES.get(ecg.stage), "count": COUNTS[ecg.ectopics], "plural": "es" * (ecg.ectopics > 1)}
-    parts += [text.format(**words) for name, text in FINDINGS.items() if name in ecg.findings]
+    details = {"stage": STAGES.get(ecg.stage), "count": COUNTS[ecg.ectopics], "plural": "es" * (ecg.ectopics > 1)}
+    parts += [text.format(**details) for name, text in FINDINGS.items() if name in ecg.findings]
     if ecg.findings == ("NORM",):
         parts.append("normal ecg.")
     parts += [text for text, leads in (("static noise.", ecg.static), ("baseline drift.", ecg.drift)) if leads]

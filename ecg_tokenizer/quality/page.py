@@ -68,7 +68,7 @@ DIFFERENCES = {
 PROBED = (("raw", "raw signal"), ("latents", "latents of the codes"), ("histogram", "histogram of the codes"))
 
 
-def write_page(path, report, names, millivolts, judged):
+def write_page(path, report, names, millivolts, evaluated):
     """Write the page.
 
     Parameters
@@ -78,7 +78,7 @@ def write_page(path, report, names, millivolts, judged):
     names : list of str
         Of the records.
     millivolts : float array [N, 12, 5000]
-    judged : list of (figures, figures of each record, reconstructions in mV, codes)
+    evaluated : list of (figures, figures of each record, reconstructions in mV, codes)
     """
     tokenizers, titles = report["tokenizers"], short_names([f["tokenizer"] for f in report["tokenizers"]])
     parts = [f"<h1>ECG tokenizer quality</h1><p>{report['records']} ECGs of {html.escape(report['manifest'])}"]
@@ -93,14 +93,14 @@ def write_page(path, report, names, millivolts, judged):
     parts.append("<h2>Rate and distortion</h2>" + _image(_rate_distortion(tokenizers, titles), caption))
     parts.append("<h2>Lead by lead</h2>" + "".join(map(_leads_table, tokenizers, titles)))
     parts.append("<h2>The best, the median and the worst ECG</h2>")
-    if len(judged) > 1:
+    if len(evaluated) > 1:
         parts.append(f"<p>Best, median and worst for {html.escape(titles[0])}; the others show the same ECGs.</p>")
-    order = np.argsort([record["prdn"] for record in judged[0][1]])
+    order = np.argsort([record["prdn"] for record in evaluated[0][1]])
     for which, index in (("best", order[0]), ("median", order[len(order) // 2]), ("worst", order[-1])):
-        for title, (_, records, recons, _) in zip(titles, judged, strict=True):
+        for title, (_, records, recons, _) in zip(titles, evaluated, strict=True):
             text = f"{which}: {names[index]}, PRDN {records[index]['prdn']:.1f} %"
             parts.append(_image(_ecg(millivolts[index], recons[index], text), f"{title}, {text}"))
-    use = _code_use(tokenizers, titles, [codes for *_, codes in judged])
+    use = _code_use(tokenizers, titles, [codes for *_, codes in evaluated])
     parts.append("<h2>How often each code is used</h2>" + _image(use, "The codes of the waveform."))
     text = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
     text += f"<title>ECG tokenizer quality</title><style>{STYLE}</style>{''.join(parts)}</html>\n"

@@ -40,7 +40,7 @@ def read_ecgs(root, paths, policy):
     return np.stack(millivolts), np.stack(standardised), good, bad
 
 
-def through_the_codes(tokenizer, x):
+def encode_decode(tokenizer, x):
     """Codes [N, F], their values [N, F, D], and reconstructions [N, 12, 5000] of standardised ECGs."""
     codes, values, recons = [], [], []
     for start in range(0, len(x), BATCH):
@@ -51,7 +51,7 @@ def through_the_codes(tokenizer, x):
     return np.concatenate(codes), np.concatenate(values), np.concatenate(recons)
 
 
-def judge(checkpoint, millivolts, x, labelled, device):
+def evaluate(checkpoint, millivolts, x, labelled, device):
     """All figures of one tokenizer on these ECGs: (figures, figures of each record, reconstructions in mV, codes)."""
     from tqdm import tqdm
 
@@ -61,7 +61,7 @@ def judge(checkpoint, millivolts, x, labelled, device):
     from ecg_tokenizer.quality.probe import probe
 
     tokenizer = EcgTokenizer.from_pretrained(checkpoint, device)
-    codes, values, recon = through_the_codes(tokenizer, x)
+    codes, values, recon = encode_decode(tokenizer, x)
     # No codes hold a lead's mean, and not all its deviation: what they lack is taken from the record.
     mean, std, levels = millivolts.mean(2, keepdims=True), millivolts.std(2, keepdims=True), None
     if tokenizer.n_scales:

@@ -29,11 +29,11 @@ class JavaError(Exception):
     """Java is there but cannot do the work; the text is the reason written into the metrics."""
 
 
-def mean_over_pairs(score, predictions, references, what):
+def mean_over_pairs(score, predictions, references, description):
     """Mean of ``score(prediction, reference) -> dict`` of numbers; equal pairs are scored once."""
     pairs = Counter(zip(predictions, references, strict=True))
     totals = {}
-    for (prediction, reference), times in tqdm(pairs.items(), desc=what, unit="pair", delay=2, leave=False):
+    for (prediction, reference), times in tqdm(pairs.items(), desc=description, unit="pair", delay=2, leave=False):
         for name, value in score(prediction, reference).items():
             totals[name] = totals.get(name, 0.0) + times * value
     return {name: total / len(predictions) for name, total in totals.items()}
@@ -113,8 +113,8 @@ def coco_scores(sets):
         ``{"skipped": reason}`` where Java is missing or fails.
     """
     try:
-        words = ptb_words({text for pair in sets.values() for texts in pair for text in texts})
-        tokenised = {name: tuple([words[text] for text in texts] for texts in pair) for name, pair in sets.items()}
+        tokens = ptb_words({text for pair in sets.values() for texts in pair for text in texts})
+        tokenised = {name: tuple([tokens[text] for text in texts] for texts in pair) for name, pair in sets.items()}
         meteor = java_meteor(tokenised)
     except JavaError as error:
         return {name: {"skipped": str(error)} for name in sets}
@@ -184,7 +184,7 @@ def java_meteor(sets, timeout=None):
         watchdog.start()
         try:
             known = {}
-            return {name: _meteor_of_set(process, *texts, known=known, what=name) for name, texts in sets.items()}
+            return {name: _meteor_of_set(process, *texts, known, name) for name, texts in sets.items()}
         except (BrokenPipeError, ValueError) as error:  # it ended, or said something that is no number
             in_time = watchdog.is_alive()
             process.kill()
@@ -201,7 +201,7 @@ def java_meteor(sets, timeout=None):
                 process.stdin.close()
 
 
-def _meteor_of_set(process, predictions, references, known, what):
+def _meteor_of_set(process, predictions, references, known, description):
     """Ask for each pair's statistics (``known``: those asked before), then for the score of all of them together."""
 
     def ask(line, answers):
@@ -214,7 +214,7 @@ def _meteor_of_set(process, predictions, references, known, what):
 
     statistics = []
     pairs = zip(predictions, references, strict=True)
-    for pair in tqdm(pairs, total=len(predictions), desc=f"METEOR 1.5 ({what})", unit="pair", delay=2, leave=False):
+    for pair in tqdm(pairs, total=len(predictions), desc=f"METEOR 1.5 ({description})", unit="pair", delay=2, leave=False):
         if pair not in known:
             prediction, reference = (text.replace("|||", " ") for text in pair)
             known[pair] = ask(f"SCORE ||| {reference} ||| {prediction}", 1)

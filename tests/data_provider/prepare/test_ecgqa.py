@@ -7,7 +7,7 @@ import pytest
 from data_provider.manifests import item_background, item_paths, read_manifest
 from data_provider.prepare.build import prepare_ptbxl
 from data_provider.prepare.card import summary
-from data_provider.prepare.leaks import ITSELF, PATIENT, TWIN, HeldOut, check_no_leaks
+from data_provider.prepare.leaks import DUPLICATE, ITSELF, PATIENT, HeldOut, check_no_leaks
 from tests.shared import SHARED, needs_shared
 from tests.wfdb_maker import ecg, write_ptbxl, write_record
 from utils.tools import UserError
@@ -61,9 +61,9 @@ def test_the_real_copy_is_accounted_for_sample_by_sample(tmp_path):
         assert sum(split["samples"].values()) == sum(split["kept"].values()) + lost
     assert questions["train"]["left_out"] == {"ECG not on disk": 17_023}
     assert len(questions["train"]["missing_chunks"]) == 25 and questions["test"]["missing_chunks"][-1] == "70000"
-    assert card["twins"] == [[137, 138], [143, 144], [145, 463], [456, 457], [459, 460]]
-    assert card["leak_check"]["leaks"] == 0 and "5 groups of twins" in summary(card)
-    # 456 is the twin of 457, which ECG-QA tests on
+    assert card["duplicates"] == [[137, 138], [143, 144], [145, 463], [456, 457], [459, 460]]
+    assert card["leak_check"]["leaks"] == 0 and "5 groups of duplicates" in summary(card)
+    # 456 is the duplicate of 457, which ECG-QA tests on
     trained = {item["ecg_id"] for item in read_manifest(tmp_path / "report/ptbxl/train.json", "report")}
     assert 456 not in trained and 457 not in trained and 137 in trained
     two = read_manifest(tmp_path / "ecgqa/ptbxl/template_test_background.json", "qa")[0]
@@ -72,34 +72,34 @@ def test_the_real_copy_is_accounted_for_sample_by_sample(tmp_path):
 
 
 def test_every_kind_of_leak_is_found_and_left_out(tmp_path):
-    # tested: 1 (patient 1). 2 is its twin, 3 of the same patient, 4 of the twin's patient, 5 and 6 harmless.
+    # tested: 1 (patient 1). 2 is its duplicate, 3 of the same patient, 4 of the duplicate's patient, 5 and 6 harmless.
     data = [row(1, 1), row(2, 2), row(3, 1), row(4, 2), row(5, 5), row(6, 6)]
     root = write_ptbxl(tmp_path / "root", data)
     write_record(root / "records500/00000/00002_hr", ecg(seed=1))
     train = [sample(0, 1), sample(1, 2), sample(2, 3), sample(3, 4), sample(4, 5), sample(5, 5, 3), sample(6, 6, 5)]
     copy = write_copy(tmp_path / "copy", train_00000=train, test_00000=[sample(0, 1)])
     card = prepare_ptbxl(root, tmp_path / "out", ecgqa=copy)
-    assert card["questions"]["train"]["leaks"] == {ITSELF: 1, TWIN: 1, PATIENT: 3}
+    assert card["questions"]["train"]["leaks"] == {ITSELF: 1, DUPLICATE: 1, PATIENT: 3}
     assert [item["sample_id"] for item in questions_of(tmp_path / "out", "train")] == [4, 6]
     reported = tmp_path / "out/report/ptbxl"
     assert [item["ecg_id"] for item in read_manifest(reported / "train.json", "report")] == [5, 6]
     assert [item["ecg_id"] for item in read_manifest(reported / "test.json", "report")] == [1]
-    assert card["reports"]["left_out"] == {f"leak: {TWIN}": 1, f"leak: {PATIENT}": 2}
+    assert card["reports"]["left_out"] == {f"leak: {DUPLICATE}": 1, f"leak: {PATIENT}": 2}
 
 
 def test_the_last_look_sees_a_planted_leak():
-    patients, twins = {1: 1, 2: 2, 3: 1, 4: 4}, [[1, 2]]
+    patients, duplicates = {1: 1, 2: 2, 3: 1, 4: 4}, [[1, 2]]
     manifest = {"train": [{"ecg_id": [4]}], "valid": [], "test": [{"ecg_id": 1}]}
-    assert check_no_leaks([manifest], patients, twins)["train"] == 1
-    for leaking, words in ((1, ITSELF), (2, TWIN), (3, PATIENT)):
+    assert check_no_leaks([manifest], patients, duplicates)["train"] == 1
+    for leaking, words in ((1, ITSELF), (2, DUPLICATE), (3, PATIENT)):
         planted = {**manifest, "train": [{"ecg_id": [4]}, {"ecg_id": [4, leaking]}]}
         with pytest.raises(UserError, match=words):
-            check_no_leaks([planted], patients, twins)
+            check_no_leaks([planted], patients, duplicates)
     with pytest.raises(UserError, match="leak"):  # what one manifest tests on, another must not train on
-        check_no_leaks([{"train": [{"ecg_id": 3}]}, {"test": [{"ecg_id": [1]}]}], patients, twins)
+        check_no_leaks([{"train": [{"ecg_id": 3}]}, {"test": [{"ecg_id": [1]}]}], patients, duplicates)
 
 
-def test_twins_in_the_folds_of_a_download_without_ecgqa(tmp_path):
+def test_duplicates_in_the_folds_of_a_download_without_ecgqa(tmp_path):
     data = [row(number, strat_fold=fold) for number, fold in ((1, 10), (2, 1), (3, 1), (4, 9))]
     root = write_ptbxl(tmp_path / "root", data)
     write_record(root / "records500/00000/00002_hr", ecg(seed=1))

@@ -48,7 +48,7 @@ def test_a_folder_without_a_table(root, tmp_path):
     card = prepare_folder(root, tmp_path / "out")
     assert card["records"]["rows"] == 33 and card["records"]["used"] == 30
     assert {path: "sampling rate" in fault for path, fault in card["records"]["unreadable"].items()}["array.npy"]
-    assert "notes.txt" in card["records"]["unreadable"] and len(card["twins"]) == 1
+    assert "notes.txt" in card["records"]["unreadable"] and len(card["duplicates"]) == 1
     items = items_of(tmp_path / "out")
     paths = [item["filepath"] for split in SPLITS for item in items[split]]
     assert len(set(paths)) == len(paths) >= 29 and "site1/r3" in paths

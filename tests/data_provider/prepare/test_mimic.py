@@ -134,9 +134,9 @@ def test_signals_are_checked_and_an_unfinished_check_goes_on(tmp_path):
     assert card["records"]["left_out"] == {"missing samples": 1} and len(rows) == 6
     assert float(rows["40000001"]["missing_share"]) == pytest.approx(200 / 60_000, rel=1e-3)
     assert rows["40000002"]["flat_leads"] == "aVR" and float(rows["40000003"]["clipped_share"]) == 20 / 5000
-    assert rows["40000003"]["implausible"] == "True" and rows["40000000"]["twins"].endswith("40000005")
+    assert rows["40000003"]["implausible"] == "True" and rows["40000000"]["duplicates"].endswith("40000005")
     assert float(rows["40000000"]["limb_residual_mv"]) < 1e-6
-    assert card["twins"] == [[40_000_000, 40_000_005]]
+    assert card["duplicates"] == [[40_000_000, 40_000_005]]
     lines = table.read_text().splitlines()  # killed in the middle of the fourth line
     table.write_text("\n".join([*lines[:3], lines[3][:40]]))
     before = {line.split(",")[0]: line for line in lines}

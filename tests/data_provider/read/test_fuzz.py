@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from data_provider.manifests import item_paths, read_manifest
 from data_provider.prepare.build import prepare_mimic, prepare_ptbxl
 from data_provider.prepare.ecgqa import EcgQa, map_samples
-from data_provider.prepare.inventory import Download, Ecg
+from data_provider.prepare.inventory import DatasetIndex, Ecg
 from data_provider.prepare.mimic import MEASUREMENTS, RECORDS
 from data_provider.read.records import RecordError, read_record
 from data_provider.read.signal import SignalPolicy, fit_signal, load_signal
@@ -215,7 +215,7 @@ def test_ecgqa_chunks_with_changed_bytes(folder, data):
     chunk = folder / "copy/ptbxl/template/train/00000.json"
     chunk.parent.mkdir(parents=True, exist_ok=True)
     chunk.write_bytes(data)
-    known = Download(ecgs={1: Ecg(1, 1, "train", "a"), 2: Ecg(2, 2, "train", "b")})
+    known = DatasetIndex(ecgs={1: Ecg(1, 1, "train", "a"), 2: Ecg(2, 2, "train", "b")})
 
     def read():
         copy = EcgQa(folder / "copy", "ptbxl")
