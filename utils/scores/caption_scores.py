@@ -214,7 +214,8 @@ def _meteor_of_set(process, predictions, references, known, description):
 
     statistics = []
     pairs = zip(predictions, references, strict=True)
-    for pair in tqdm(pairs, total=len(predictions), desc=f"METEOR 1.5 ({description})", unit="pair", delay=2, leave=False):
+    title = f"METEOR 1.5 ({description})"
+    for pair in tqdm(pairs, total=len(predictions), desc=title, unit="pair", delay=2, leave=False):
         if pair not in known:
             prediction, reference = (text.replace("|||", " ") for text in pair)
             known[pair] = ask(f"SCORE ||| {reference} ||| {prediction}", 1)
