@@ -70,8 +70,9 @@ def manifest_roots(stage, settings):
     return {task: root for task, root in roots.items() if root}
 
 
-def model_to_train(plan, alphabets, dtype):
+def model_to_train(plan, ecg_tokenizer, alphabets, dtype):
     """What stage 2 left, or the LLM itself with the ECG's tokens and what is to be trained: (model, tokenizer, ids)."""
+    from ecg_tokenizer.code_features import code_features
     from model.checkpoints import build_model, load_model
 
     settings = plan.settings
@@ -79,7 +80,8 @@ def model_to_train(plan, alphabets, dtype):
         options = {"dtype": dtype, "dropout": settings.lora_dropout, "text_rows": False}
         return load_model(settings.pretrain_path, plan.llm_path, **alphabets, **options)
     lora = {"rank": settings.lora_r, "alpha": settings.lora_alpha, "dropout": settings.lora_dropout}
-    return build_model(plan.llm_path, **alphabets, tuning=settings.tuning, **lora, dtype=dtype)
+    features = code_features(ecg_tokenizer) if settings.code_rows == "codec" else None
+    return build_model(plan.llm_path, **alphabets, tuning=settings.tuning, **lora, dtype=dtype, code_features=features)
 
 
 def make_examples(plan, store, vocabulary, text_tokenizer):
@@ -128,7 +130,7 @@ def main_process(plan):
 
     seed_everything(settings.seed)
     alphabets = {"n_codes": ecg_tokenizer.n_codes, "n_scales": ecg_tokenizer.n_scales}
-    model, text_tokenizer, vocabulary = model_to_train(plan, alphabets, dtype)
+    model, text_tokenizer, vocabulary = model_to_train(plan, ecg_tokenizer, alphabets, dtype)
     data = make_examples(plan, store, vocabulary, text_tokenizer)
     if stage == "finetune" and settings.share_ecg:
         items = {split: share_ecgs(of_split) for split, of_split in items.items()}

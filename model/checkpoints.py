@@ -28,9 +28,23 @@ def save_checkpoint(folder, model, tokenizer, card):
     write_json(folder / CARD, card)
 
 
-def build_model(llm_path, n_codes, tuning, rank=64, alpha=16, dropout=0.0, dtype=torch.float32, seed=0, n_scales=0):
-    """A fresh model for training: the LLM with ECG tokens, plus an adapter unless all weights are tuned."""
-    model, tokenizer, vocabulary = load_llm(llm_path, n_codes, dtype, seed, n_scales)
+def build_model(
+    llm_path,
+    n_codes,
+    tuning,
+    rank=64,
+    alpha=16,
+    dropout=0.0,
+    dtype=torch.float32,
+    seed=0,
+    n_scales=0,
+    code_features=None,
+):
+    """A fresh model for training: the LLM with ECG tokens, plus an adapter unless all weights are tuned.
+
+    ``code_features``: where the new rows start, see `model.code_rows.new_rows`.
+    """
+    model, tokenizer, vocabulary = load_llm(llm_path, n_codes, dtype, seed, n_scales, code_features)
     if tuning == "lora":
         model = add_adapter(model, vocabulary, rank, alpha, dropout)
     return model, tokenizer, vocabulary

@@ -2,17 +2,17 @@
 
 import torch
 
+from model.code_rows import new_rows
 from model.vocabulary import START, add_ecg_tokens
 from utils.tools import UserError
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-def load_llm(path, n_codes, dtype=torch.float32, seed=0, n_scales=0):
+def load_llm(path, n_codes, dtype=torch.float32, seed=0, n_scales=0, code_features=None):
     """A causal LM from a folder, grown by the ECG's tokens.
 
-    The new rows start as the mean of the old ones plus noise of their spread: seeded, so that every process and every
-    later load has the same rows.
+    The new rows are `model.code_rows.new_rows`: seeded, so that every process and every later load has the same.
 
     Returns
     -------
@@ -28,14 +28,14 @@ def load_llm(path, n_codes, dtype=torch.float32, seed=0, n_scales=0):
     grown = START in tokenizer.get_vocab()  # a model that a run here saved whole
     vocabulary = add_ecg_tokens(tokenizer, n_codes, n_scales)
     if not grown:
-        _grow_rows(model, vocabulary, seed)
+        _grow_rows(model, vocabulary, seed, code_features)
     # None of the LLM's own decoding hints (sampling, temperature, ...): `generate` states the decoding whole.
     model.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None)
     model.generation_config.pad_token_id = vocabulary.pad
     return model, tokenizer, vocabulary
 
 
-def _grow_rows(model, vocabulary, seed):
+def _grow_rows(model, vocabulary, seed, code_features):
     text_size, last = vocabulary.text_size, vocabulary.new_ids[-1]
     rows = model.get_input_embeddings().weight.shape[0]
     grown = max(rows, last + 1)  # some LLMs have more rows than tokens already
@@ -45,9 +45,8 @@ def _grow_rows(model, vocabulary, seed):
     weights = {id(m.weight): m.weight for m in (model.get_input_embeddings(), model.get_output_embeddings())}
     with torch.no_grad():
         for weight in weights.values():
-            old = weight[:text_size].float()
-            noise = torch.randn(last + 1 - text_size, weight.shape[1], generator=generator)
-            weight[text_size : last + 1] = (old.mean(0) + noise * old.std(0)).to(weight.dtype)
+            rows = new_rows(weight[:text_size].float(), vocabulary, code_features, generator)
+            weight[text_size : last + 1] = rows.to(weight.dtype)
 
 
 def add_adapter(model, vocabulary, rank, alpha, dropout):
