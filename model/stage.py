@@ -6,7 +6,6 @@ from pathlib import Path
 from data_provider.data_loader import bad_records_text
 from data_provider.manifests import check_records_exist, read_manifest
 from data_provider.read import SignalPolicy
-from utils.settings import TINY_LLM
 from utils.tools import UserError, sha256_json
 
 
@@ -42,10 +41,12 @@ class Plan:
 
 
 def find_llm(settings):
-    """The folder of the LLM; the embedded one is made where it is asked for."""
+    """The folder of the LLM; one that goes by a name is made below RESULTS."""
+    from model.smollm2 import smollm2
     from model.tiny_llm import tiny_llm
 
-    return tiny_llm(settings.results) if settings.local_llm_path == TINY_LLM else Path(settings.local_llm_path)
+    named = {"tiny": tiny_llm, "smollm2": smollm2}.get(settings.local_llm_path)
+    return named(settings.results) if named else Path(settings.local_llm_path)
 
 
 def check_manifests(paths, root, task="any"):

@@ -5,8 +5,9 @@ that the pipeline works and what it does; it is no substitute for a pretrained L
 """
 
 import os
-import tempfile
 from pathlib import Path
+
+from utils.tools import make_folder_once
 
 VERSION = 1
 VOCABULARY = 1024
@@ -38,18 +39,7 @@ above below within the normal range
 
 def tiny_llm(folder):
     """Path of the embedded LLM below ``folder``; built there in a second or two if it isn't yet."""
-    path = Path(folder) / f"tiny_llm_v{VERSION}"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
-            built = Path(temporary) / "llm"
-            _build(built)
-            try:
-                built.rename(path)
-            except OSError:
-                if not path.exists():  # another process has not been faster: a real fault
-                    raise
-    return path
+    return make_folder_once(Path(folder) / f"tiny_llm_v{VERSION}", _build)
 
 
 def _build(folder):

@@ -13,7 +13,7 @@ from pathlib import Path
 from utils.tools import REPOSITORY, UserError, entry_point, sha256_json
 
 STAGES = ("tokenizer", "pretrain", "finetune", "eval")
-TINY_LLM = "tiny"
+LLM_NAMES = ("tiny", "smollm2")  # what LOCAL_LLM_PATH may say in place of a folder
 ALL, LLM, TRAIN, TUNE = "tpfe", "pfe", "tpf", "pf"  # which stages read a setting, by their initials
 
 
@@ -58,7 +58,7 @@ class Settings:
     workers: int = _setting(0, ALL, "threads that read ECG files; 0 reads in the main one", low=0)
     # the language model
     llm: str = _setting("", LLM, "a label for the LLM, recorded with the results")
-    local_llm_path: str = _setting(TINY_LLM, LLM, "folder of a causal LM; `tiny` is the embedded one", path=True, must_exist=True)
+    local_llm_path: str = _setting("tiny", LLM, "folder of a causal LM; `tiny` is the embedded one, `smollm2` a pretrained one of 135 M parameters that is fetched once (93 MB)", path=True, must_exist=True)
     tokenizer_path: str = _setting("", LLM, "trained ECG tokenizer: a folder, or a best.pt (ours or the authors')", path=True, must_exist=True)
     pretrain_path: str = _setting("", "f", "what stage 2 left (or the authors' checkpoint_epoch0.pth); empty starts from the LLM", path=True, must_exist=True)
     ckp_path: str = _setting("", "e", "what stage 3 left (or the authors' checkpoint_epoch0.pth)", path=True, must_exist=True)
@@ -213,7 +213,7 @@ def _parse(key, text, base, where=""):
     if field.type is tuple and not rules["choices"] and not rules["path"] and not value:
         raise wrong("must hold at least one number")
     if rules["path"]:
-        paths = [path if path in ("", TINY_LLM) else os.path.normpath(base / Path(path).expanduser()) for path in _parts(value)]
+        paths = [path if path in ("", *LLM_NAMES) else os.path.normpath(base / Path(path).expanduser()) for path in _parts(value)]
         value = tuple(paths) if field.type is tuple else paths[0]
     return value
 
@@ -229,7 +229,7 @@ def _check_stage(settings, stage):
         raise UserError(f"STAGE={settings.stage} does not fit this launcher, which runs stage {expected}")
     for name, value in settings.of_stage(stage).items():
         for path in _parts(value) if FIELDS[name.upper()].metadata["must_exist"] else ():
-            if path and path != TINY_LLM and not os.path.exists(path):
+            if path and path not in LLM_NAMES and not os.path.exists(path):
                 hint = "; LOCAL_LLM_PATH=tiny takes the embedded LLM" if name == "local_llm_path" else ""
                 raise UserError(f"{name.upper()}={path}: no such file or folder{hint}")
 

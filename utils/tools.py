@@ -6,6 +6,7 @@ import json
 import os
 import random
 import sys
+import tempfile
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -78,6 +79,23 @@ def write_atomically(path, write):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder_once(path, build):
+    """The folder ``path``; where it isn't there yet, ``build(temporary_folder)`` makes it, and it appears whole."""
+    path = Path(path)
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
+        built = Path(temporary) / "built"
+        build(built)
+        try:
+            built.rename(path)
+        except OSError:
+            if not path.exists():  # another process has not been faster: a real fault
+                raise
+    return path
 
 
 def write_json(path, value, indent=2):
