@@ -157,10 +157,9 @@ def train_step(run, network, optimizers, chosen, rate, step):
     # Randomness (augmentation; a learned codebook's k-means, revived codes) is the step's: a resumed run repeats it.
     torch.manual_seed(run.settings.seed * 1_000_003 + step)
     x = torch.from_numpy(run.train[chosen]).to(run.device)
-    if run.settings.augment:
-        x = augment(x)
-    recon, _, quantizer_loss = reconstruct(network, x, run.dtype)
-    mse = (recon - x).square().mean()
+    seen, target = augment(x) if run.settings.augment else (x, x)
+    recon, _, quantizer_loss = reconstruct(network, seen, run.dtype)
+    mse = (recon - target).square().mean()
     (mse + quantizer_loss).backward()
     value = mse.item()
     if not math.isfinite(value):
