@@ -1,8 +1,8 @@
-"""Training ECGs made different at every pass, so that few records teach more, and those of other recorders aren't foreign.
+"""Training ECGs made different at every pass: few records teach more, and other recorders become less foreign.
 
 What recorders and rooms do: filters (high-pass, low-pass), a lower sampling rate, mains hum, muscle noise, wandering
-baselines, lost or swapped leads, pacing spikes, pauses. What hearts do: other rates, other axes. Hum and muscle noise are
-given to the network but not asked back: no code can hold them, and a target without them has a steadier gradient.
+baselines, lost or swapped leads, pacing spikes, pauses. What hearts do: other rates, other axes. Hum and muscle noise
+are given to the network but not asked back: no code can hold them, and a target without them has a steadier gradient.
 """
 
 from dataclasses import dataclass
