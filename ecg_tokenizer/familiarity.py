@@ -14,7 +14,7 @@ FILE = "familiar.json"
 PERCENTILE = 99
 
 
-def ecg_loss(tokenizer, x):
+def ecg_loss(tokenizer, x, codes=None):
     """What is lost of each ECG between its signal and its waveform's codes.
 
     Parameters
@@ -22,13 +22,16 @@ def ecg_loss(tokenizer, x):
     tokenizer : EcgTokenizer
     x : float32 array [B, 12, 5000]
         Standardised signals.
+    codes : int array [B, codes_per_ecg], optional
+        Their waveform's codes, where they are known already.
 
     Returns
     -------
     float array [B]
         PRDN in %; NaN for an ECG without signal.
     """
-    recon = tokenizer.decode_standardised(tokenizer.encode_standardised(x)).cpu().numpy()
+    codes = tokenizer.encode_standardised(x) if codes is None else codes
+    recon = tokenizer.decode_standardised(codes).cpu().numpy()
     power = np.square(x, dtype=np.float64).sum((1, 2))
     error = np.square(recon - x, dtype=np.float64).sum((1, 2))
     return 100 * np.sqrt(np.divide(error, power, out=np.full(len(x), np.nan), where=power > 0))

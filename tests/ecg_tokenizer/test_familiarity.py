@@ -5,6 +5,7 @@ import pytest
 
 from data_provider.read import standardise
 from data_provider.records import main
+from data_provider.simulate.patients import draw_ecg, draw_patient, signal
 from ecg_tokenizer.codec import EcgTokenizer
 from ecg_tokenizer.familiarity import FILE, ecg_loss, familiar_level, loss_lines, write_familiar_level
 from tests.tokenizer_maker import beats, small_tokenizer
@@ -38,10 +39,11 @@ def test_only_what_is_unlike_is_warned_of():
 
 
 def test_the_records_command_says_it(tmp_path, capsys):
-    """The shipped tokenizer knows narrow beats; noise of the same size it has never seen."""
-    noise = np.random.default_rng(0).normal(0, 500, (12, 5000)).astype("<i2")
-    for name, signal, warned in (("beats", beats(), False), ("noise", noise, True)):
-        write_record(tmp_path / name, signal)
+    """The shipped tokenizer knows the demo's first ECG; noise of the same size it has never seen."""
+    ecg, _ = signal(draw_ecg(draw_patient(seed=0, number=0), which=0))
+    noise = np.random.default_rng(0).normal(0, 500, (12, 5000))
+    for name, microvolts, warned in (("ecg", ecg, False), ("noise", noise, True)):
+        write_record(tmp_path / name, np.round(microvolts).astype("<i2"))
         main([str(tmp_path / name)])
         assert ("unlike those the tokenizer knows" in capsys.readouterr().out) == warned, name
     write_record(tmp_path / "short", beats(samples=2000))
