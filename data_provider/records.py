@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_provider.read import LEADS, SignalPolicy, fit_signal, fit_windows, read_record
+from data_provider.read import LEADS, RecordError, SignalPolicy, fit_signal, fit_windows, read_record, standardise
 from utils.tools import entry_point, write_atomically
 
 
@@ -17,6 +17,7 @@ def build_parser():
     add("--plot", metavar="F.png", help="draw it on ECG paper")
     add("--window", choices=("first", "centre", "all"), help="10 s at 500 Hz of it, or all of them in turn")
     add("--lead-order", choices=("name", "file"), default="name", help="find leads by name or by position")
+    add("--tokenizer", metavar="P", help="ECG tokenizer whose loss is told (default: the one in this repository)")
     add("--sample-rate", type=float, metavar="HZ", help="for files that don't say")
     add("--units", choices=("mV", "uV", "V"), help="for files that don't say")
     add("--leads", type=lambda text: text.split(","), metavar="I,II,...", help="in the file's order, likewise")
@@ -34,6 +35,7 @@ def main(argv):
         print(f"{lead:4} {np.fmin.reduce(row):9.3f} {np.fmax.reduce(row):7.3f} {row[0]:7.4f}")
     for note in record.notes:
         print(f"note: {note}")
+    print(*lost_in_codes(record, options.tokenizer), sep="\n")
     signal, rate = record.signal, record.sample_rate
     if options.window:
         if options.window == "all":
@@ -51,6 +53,21 @@ def main(argv):
 
         plot_ecg(options.plot, signal[0] if signal.ndim == 3 else signal, rate, title=Path(options.file).name)
         print(f"drawn {options.plot}")
+
+
+def lost_in_codes(record, tokenizer_path=None):
+    """Lines that say how much of the record's first 10 s an ECG tokenizer loses."""
+    # The only import upwards: this is a command, and the first one that users try on their own files.
+    from ecg_tokenizer.codec import EcgTokenizer
+    from ecg_tokenizer.familiarity import ecg_loss, familiar_level, loss_lines
+    from ecg_tokenizer.weights import SHIPPED
+
+    path = tokenizer_path or SHIPPED
+    try:
+        x, _, _ = standardise(fit_signal(record, SignalPolicy()))
+    except RecordError as error:
+        return [f"codes: none ({error.fault})"]
+    return loss_lines(ecg_loss(EcgTokenizer.from_pretrained(path), x[None])[0], familiar_level(path))
 
 
 def _save(path, signal):

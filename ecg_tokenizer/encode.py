@@ -1,6 +1,6 @@
 """Every record encoded once: into a `CodeStore`, or into a file for whoever wants just the codes.
 
-python -m ecg_tokenizer.encode --checkpoint P --root DIR --out FILE.npz RECORD...
+python -m ecg_tokenizer.encode --checkpoint P --root DIR --out FILE.npz [--loss] RECORD...
 """
 
 import argparse
@@ -12,6 +12,7 @@ import numpy as np
 
 from data_provider.data_loader import bad_records_text, file_signature
 from data_provider.read import RecordError, SignalPolicy, load_signal
+from ecg_tokenizer.familiarity import ecg_loss, familiar_level
 from ecg_tokenizer.store import CodeStore, StoreWriter, locked
 from utils.tools import UserError, entry_point, write_atomically
 
@@ -62,8 +63,11 @@ def encode_records(tokenizer, root, paths, folder, policy, workers=0, batch_size
     return CodeStore.open(folder, tokenizer.fingerprint, policy)
 
 
-def encode_batches(tokenizer, root, paths, policy, workers=0, batch_size=64):
-    """Read and encode records, batch by batch: (good paths, codes uint16 [n, row_length], bad path -> reason)."""
+def encode_batches(tokenizer, root, paths, policy, workers=0, batch_size=64, losses=None):
+    """Read and encode records, batch by batch: (good paths, codes uint16 [n, row_length], bad path -> reason).
+
+    A list ``losses`` grows by what the codes lose of each good record (`ecg_tokenizer.familiarity.ecg_loss`).
+    """
     from tqdm import tqdm
 
     root = Path(root)
@@ -94,14 +98,20 @@ def encode_batches(tokenizer, root, paths, policy, workers=0, batch_size=64):
             if good:
                 x, std = (np.stack(part) for part in zip(*(ecg for _, ecg in good), strict=True))
                 codes = tokenizer.encode_rows(x, std)
+                if losses is not None:
+                    waveform = codes[:, tokenizer.row_length - tokenizer.codes_per_ecg :].astype(np.int64)
+                    losses.extend(ecg_loss(tokenizer, x, waveform))
             yield [path for path, _ in good], codes, bad
             bar.update(len(batch))
 
 
 @entry_point
 def main(argv):
-    """Write the codes of the records named to one .npz: ``records`` [N] and ``codes`` uint16 [N, row_length]."""
-    parser = argparse.ArgumentParser(prog="python -m ecg_tokenizer.encode", description=main.__doc__)
+    """Write the codes of the records named to one .npz: ``records`` [N] and ``codes`` uint16 [N, row_length].
+
+    With --loss also ``loss`` [N]: what the codes lose of each ECG, PRDN in %.
+    """
+    parser = argparse.ArgumentParser(prog="python -m ecg_tokenizer.encode", description=main.__doc__.split("\n")[0])
     parser.add_argument("--checkpoint", required=True, help="tokenizer: a folder or a best.pt (ours or the authors')")
     parser.add_argument("--root", required=True, help="folder that the record paths start from")
     parser.add_argument("--out", required=True, help="the .npz to write")
@@ -109,6 +119,7 @@ def main(argv):
     parser.add_argument("--workers", type=int, default=2, help="threads that read files")
     parser.add_argument("--batch", type=int, default=64, help="ECGs encoded at once")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--loss", action="store_true", help="decode each ECG too, and keep what was lost: PRDN in %%")
     parser.add_argument("records", nargs="+", metavar="RECORD", help="record path, with or without extension")
     options = parser.parse_args(argv)
     if not Path(options.root).is_dir():
@@ -121,13 +132,16 @@ def main(argv):
     tokenizer = EcgTokenizer.from_pretrained(options.checkpoint, pick_device(options.device))
     policy, paths = SignalPolicy(lead_order=options.lead_order), list(dict.fromkeys(options.records))
     records, codes, bad = [], [np.empty((0, tokenizer.row_length), np.uint16)], {}
-    for batch in encode_batches(tokenizer, options.root, paths, policy, options.workers, options.batch):
+    losses = [] if options.loss else None
+    for batch in encode_batches(tokenizer, options.root, paths, policy, options.workers, options.batch, losses):
         records += batch[0]
         codes.append(batch[1])
         bad |= batch[2]
     if not records:
         raise UserError(f"none of the records could be read; the first: {paths[0]}: {bad[paths[0]]}")
     arrays = {"records": np.array(records), "codes": np.concatenate(codes)}
+    if losses:
+        arrays["loss"] = np.array(losses)
 
     def write(temporary):
         with open(temporary, "wb") as file:
@@ -135,8 +149,20 @@ def main(argv):
 
     write_atomically(options.out, write)
     print(f"{len(records)} ECGs x {tokenizer.row_length} codes -> {options.out}")
+    for line in _loss_lines(records, losses, options.checkpoint) if losses else ():
+        print(line)
     if bad:
         print(bad_records_text(bad))
+
+
+def _loss_lines(records, losses, checkpoint):
+    """How much was lost, and the ECGs that are unlike those the tokenizer knows."""
+    level = familiar_level(checkpoint) or np.inf
+    yield f"lost in the codes: {np.nanmedian(losses):.0f} % of the median ECG, {np.nanmax(losses):.0f} % of the worst"
+    unlike = [f"{record} ({loss:.0f} %)" for record, loss in zip(records, losses, strict=True) if loss > level]
+    if unlike:
+        more = f" and {len(unlike) - 10} more" if len(unlike) > 10 else ""
+        yield f"warning: unlike those the tokenizer knows: {', '.join(unlike[:10])}{more}"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import torch
 from data_provider.data_factory import epoch_steps
 from ecg_tokenizer.augmentation import augment
 from ecg_tokenizer.codec import config_to_json
+from ecg_tokenizer.familiarity import write_familiar_level
 from ecg_tokenizer.muon import Muon
 from ecg_tokenizer.quantizers import code_use
 from ecg_tokenizer.weights import CHECKPOINT_FILE, write_checkpoint, write_folder
@@ -131,7 +132,15 @@ def reconstruct(network, x, dtype):
 
 
 def validate(network, signals, device, dtype):
-    """Judge a network by ECGs: mse, prdn (mean over the ECGs, %), usage and perplexity over all codes, codes_used."""
+    """Evaluate a network on ECGs.
+
+    Returns
+    -------
+    figures : dict
+        mse, prdn (mean over the ECGs, %), usage and perplexity over all codes, codes_used.
+    losses : float array
+        PRDN in % of each ECG that has any signal.
+    """
     network.eval()
     errors, counts = [], torch.zeros(network.quantizer.n_codes, dtype=torch.int64)
     with torch.no_grad():
@@ -143,13 +152,15 @@ def validate(network, signals, device, dtype):
     network.train()
     error, power = torch.cat(errors, dim=1)
     usage, perplexity = code_use(counts)
-    return {
+    losses = 100 * (error / power.clamp(min=1e-9)).sqrt()[power > 0]
+    figures = {
         "mse": (error.sum() / signals.size).item(),
-        "prdn": 100 * (error / power.clamp(min=1e-9)).sqrt()[power > 0].mean().item(),
+        "prdn": losses.mean().item(),
         "usage": usage,
         "codes_used": int((counts > 0).sum()),
         "perplexity": perplexity,
     }
+    return figures, losses.numpy()
 
 
 def train_step(run, network, optimizers, chosen, rate, step):
@@ -157,10 +168,9 @@ def train_step(run, network, optimizers, chosen, rate, step):
     # Randomness (augmentation; a learned codebook's k-means, revived codes) is the step's: a resumed run repeats it.
     torch.manual_seed(run.settings.seed * 1_000_003 + step)
     x = torch.from_numpy(run.train[chosen]).to(run.device)
-    if run.settings.augment:
-        x = augment(x)
-    recon, _, quantizer_loss = reconstruct(network, x, run.dtype)
-    mse = (recon - x).square().mean()
+    seen, target = augment(x) if run.settings.augment else (x, x)
+    recon, _, quantizer_loss = reconstruct(network, seen, run.dtype)
+    mse = (recon - target).square().mean()
     (mse + quantizer_loss).backward()
     value = mse.item()
     if not math.isfinite(value):
@@ -177,7 +187,7 @@ def train_step(run, network, optimizers, chosen, rate, step):
 
 def _validate_and_keep(run, network, log, progress, epoch, figures, bar):
     """Validate; the best so far goes to best.pt and to the folder. Returns the best figures."""
-    new = validate(network, run.valid, run.device, run.dtype)
+    new, losses = validate(network, run.valid, run.device, run.dtype)
     log.log_validation(step=progress.step, epoch=epoch, val_loss=new["mse"], **new)
     bar.write(f"step {progress.step}: " + figures_text(new, network.quantizer.n_codes))
     if new["prdn"] >= progress.best_prdn:
@@ -187,6 +197,7 @@ def _validate_and_keep(run, network, log, progress, epoch, figures, bar):
     config, state = config_to_json(run.config), network.state_dict()
     write_checkpoint(run.folder / CHECKPOINT_FILE, config, state, progress.step)
     write_folder(run.folder, config, state)
+    write_familiar_level(run.folder, losses)
     return new
 
 

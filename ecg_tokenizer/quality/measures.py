@@ -12,8 +12,8 @@ import numpy as np
 
 from data_provider.read import LEADS
 from ecg_tokenizer.amplitude import SCALES
+from ecg_tokenizer.quality.bands import RATE, band_errors
 
-RATE = 500  # Hz
 SECONDS = 10
 RAW_BITS_PER_SECOND = 12 * RATE * 16
 MATCH_MS = 75  # a beat is kept when one lies so near in the reconstruction
@@ -32,8 +32,8 @@ def signal_errors(signal, recon):
     -------
     dict
         prdn, prd, snr_db, mse_mv2, mse_standardised, correlation over all leads, and in ``leads`` of each that is not
-        flat. prdn and snr_db over all leads are of the standardised signals, in which each lead weighs the same; a
-        lead's own are the same in both.
+        flat; over all leads also what `bands.band_errors` tells. prdn and snr_db over all leads are of the standardised
+        signals, in which each lead weighs the same; a lead's own are the same in both.
     """
     mean = signal.mean(1, keepdims=True)
     std = signal.std(1, keepdims=True)
@@ -61,6 +61,7 @@ def signal_errors(signal, recon):
         "mse_mv2": float((error**2).mean()),
         "mse_standardised": float((standardised**2).mean()),
         "correlation": float(np.mean([lead["correlation"] for lead in per_lead.values()])),
+        **band_errors(((signal - mean) / scale)[live], standardised),
         "leads": per_lead,
     }
 

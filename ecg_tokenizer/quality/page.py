@@ -24,6 +24,9 @@ figure { margin: 1rem 0 2rem } figcaption { color: #444 }
 MEASURES = (  # title, unit, where in the figures
     ("PRDN, mean over ECGs", "%", ("signal", "prdn")),
     ("PRDN, pooled", "%", ("signal", "prdn_pooled")),
+    ("PRDN of the ECG band (0.67-40 Hz)", "%", ("signal", "prdn_band")),
+    ("share of the error below 0.67 Hz", "", ("signal", "error_below")),
+    ("share of the error above 40 Hz", "", ("signal", "error_above")),
     ("PRD in mV", "%", ("signal", "prd")),
     ("SNR", "dB", ("signal", "snr_db")),
     ("MSE", "mV²", ("signal", "mse_mv2")),
@@ -48,6 +51,19 @@ MEASURES = (  # title, unit, where in the figures
     ("compression against 16 bit, nominal", ": 1", ("codes", "compression")),
     ("compression against 16 bit, entropy-coded", ": 1", ("codes", "entropy_compression")),
 )
+SOURCE_MEASURES = (
+    ("ECGs", "ecgs"),
+    ("PRDN (%)", "prdn"),
+    ("worst PRDN (%)", "prdn_worst"),
+    ("PRDN 0.67-40 Hz (%)", "prdn_band"),
+    ("error below 0.67 Hz (share)", "error_below"),
+    ("error above 40 Hz (share)", "error_above"),
+    ("heart rate error (bpm)", "heart_rate_bpm"),
+    ("R-peak error (ms)", "r_peak_ms"),
+    ("beats kept (share)", "beats_kept"),
+    ("codes used", "codes_used"),
+    ("perplexity", "perplexity"),
+)
 LEAD_MEASURES = (
     ("PRDN (%)", "prdn"),
     ("PRD in mV (%)", "prd"),
@@ -59,6 +75,7 @@ LEAD_MEASURES = (
     ("ST level error (mV)", "st_level_mv"),
 )
 DIFFERENCES = {
+    "prdn_band": "PRDN of the ECG band (%)",
     **{key: title for title, key in LEAD_MEASURES},
     "heart_rate_bpm": "heart rate error (bpm)",
     "r_peak_ms": "R-peak timing error (ms)",
@@ -86,7 +103,8 @@ def write_page(path, report, names, millivolts, evaluated):
     for title, figures in zip(titles, tokenizers, strict=True):
         about = f"{figures['tokenizer']}, {figures['parameters']:,} parameters; amplitude: {figures['amplitude']}"
         parts.append(f"<p><b>{html.escape(title)}</b>: {html.escape(about)}</p>")
-    parts += [_figures_table(tokenizers, titles), _probe_table(tokenizers, titles)]
+    parts += [_figures_table(tokenizers, titles), *map(_sources_table, tokenizers, titles)]
+    parts.append(_probe_table(tokenizers, titles))
     for other, differences in zip(titles[1:], report["differences"], strict=True):
         parts.append(_differences_table(differences, titles[0], other))
     caption = "Distortion against rate, all 12 leads together."
@@ -167,6 +185,15 @@ def _differences_table(differences, first, other):
 
 def _with_interval(difference):
     return "{} ({} to {})".format(*(_number(difference[key]) for key in ("mean", "low", "high")))
+
+
+def _sources_table(figures, title):
+    """What is noise and what is loss, source by source."""
+    rows = [
+        [source, *[_number(values.get(key)) for _, key in SOURCE_MEASURES]]
+        for source, values in figures["by_source"].items()
+    ]
+    return _table(f"{title}, by source", ["source", *[name for name, _ in SOURCE_MEASURES]], rows)
 
 
 def _leads_table(figures, title):

@@ -15,8 +15,9 @@ from utils.tools import UserError
 
 BATCH = 32
 RESAMPLES = 2000  # of the bootstrap behind the confidence intervals
+SOURCE_MEANS = ("prdn", "prdn_band", "error_below", "error_above", "heart_rate_bpm")
 PAIRED = (
-    *("prdn", "prd", "snr_db", "mse_mv2", "mse_standardised", "correlation"),
+    *("prdn", "prdn_band", "prd", "snr_db", "mse_mv2", "mse_standardised", "correlation"),
     *("heart_rate_bpm", "r_peak_ms", "beats_kept", "qrs_amplitude_mv", "qrs_duration_ms", "st_level_mv"),
 )
 
@@ -90,6 +91,45 @@ def evaluate(checkpoint, millivolts, x, labelled, device):
     return figures, records, recon_mv, codes
 
 
+def by_source(sources, records, codes, figures):
+    """The main figures of one tokenizer for each source of ECGs.
+
+    Parameters
+    ----------
+    sources : list of str
+        Of each ECG.
+    records : list of dict
+        Figures of each ECG, as `evaluate` gives them.
+    codes : int array [N, F]
+    figures : dict
+        Of the tokenizer over all ECGs.
+
+    Returns
+    -------
+    dict
+        Source -> ecgs, prdn, prdn_worst, prdn_band, error_below, error_above (means but for the worst), beats_kept
+        (share), heart_rate_bpm (mean), r_peak_ms (median), codes_used, perplexity. A measure that no ECG has is left
+        out.
+    """
+    from ecg_tokenizer.quality.measures import code_figures
+
+    found = {}
+    for source in dict.fromkeys(sources):
+        rows = [row for row, of_ecg in enumerate(sources) if of_ecg == source]
+        parts = [records[row] for row in rows]
+        use = code_figures(codes[rows], figures["codes"]["n_codes"], depth=figures["config"].get("residual_depth", 1))
+        found[source] = {"ecgs": len(rows), "prdn_worst": max(part["prdn"] for part in parts)}
+        for key, middle in (*((key, np.mean) for key in SOURCE_MEANS), ("r_peak_ms", np.median)):
+            values = [part[key] for part in parts if key in part]
+            if values:
+                found[source][key] = float(middle(values))
+        counted = sum(part["beats"] for part in parts if "beats_kept" in part)
+        if counted:
+            found[source]["beats_kept"] = sum(part.get("beats_kept", 0) for part in parts) / counted
+        found[source] |= {key: use[key] for key in ("codes_used", "perplexity")}
+    return found
+
+
 def paired_differences(first, second):
     """Second minus first, record by record: mean and 95 % bootstrap interval of each measure (beats_kept: a count)."""
     rng, differences = np.random.default_rng(0), {}
@@ -110,7 +150,7 @@ def paired_differences(first, second):
 
 
 def find_labels(root, paths):
-    """(patient, superclasses) of each record; None unless all have them."""
+    """(patient, superclasses) of each record below ``root``; None unless all have them."""
     from ecg_tokenizer.quality.probe import superclasses
 
     labels = superclasses(root)

@@ -9,6 +9,7 @@ import pytest
 
 from data_provider.read.signal import SignalPolicy, load_signal
 from ecg_tokenizer.encode import encode_records, main
+from ecg_tokenizer.familiarity import ecg_loss, write_familiar_level
 from ecg_tokenizer.store import CodeStore, store_folder
 from tests.tokenizer_maker import WITH_AMPLITUDE, beats, small_tokenizer
 from tests.wfdb_maker import write_record
@@ -119,6 +120,22 @@ def test_a_damaged_store_says_so(tokenizer, root, tmp_path):
     codes.write_bytes(codes.read_bytes()[:-10])
     with pytest.raises(UserError, match="shorter than its index"):
         CodeStore.open(tmp_path / "store", tokenizer.fingerprint, POLICY)
+
+
+def test_the_command_says_what_is_lost(tokenizer, root, tmp_path, capsys):
+    """Lost otherwise: codes of an ECG that the tokenizer does not know, believed like any other's."""
+    tokenizer.save(tmp_path / "tokenizer")
+    words = ["--checkpoint", str(tmp_path / "tokenizer"), "--root", str(root), "--out", str(tmp_path / "codes.npz")]
+    main([*words, "--loss", "r0", "absent", "r2"])
+    losses = np.load(tmp_path / "codes.npz")["loss"]
+    x = np.stack([load_signal(root / path, POLICY)[0] for path in ("r0", "r2")])
+    assert losses == pytest.approx(ecg_loss(tokenizer, x), rel=1e-4)
+    said = capsys.readouterr().out
+    assert f"{max(losses):.0f} % of the worst" in said and "unlike" not in said
+    write_familiar_level(tmp_path / "tokenizer", np.full(9, losses.mean()))
+    main([*words, "--loss", "r0", "r2"])
+    worst = ("r0", "r2")[losses.argmax()]
+    assert f"unlike those the tokenizer knows: {worst} ({max(losses):.0f} %)\n" in capsys.readouterr().out
 
 
 def test_the_command_writes_codes(tokenizer, root, tmp_path, capsys):

@@ -8,9 +8,9 @@ import pytest
 
 from ecg_tokenizer.quality.__main__ import main
 from ecg_tokenizer.quality.measures import beat_errors, code_figures, signal_errors, summarise
-from ecg_tokenizer.quality.page import DIFFERENCES, LEAD_MEASURES, MEASURES, short_names
+from ecg_tokenizer.quality.page import DIFFERENCES, LEAD_MEASURES, MEASURES, SOURCE_MEASURES, short_names
 from ecg_tokenizer.quality.probe import auroc, mean_beat, probe
-from ecg_tokenizer.quality.report import paired_differences
+from ecg_tokenizer.quality.report import by_source, paired_differences
 from tests.tokenizer_maker import WITH_AMPLITUDE, beats, small_tokenizer, write_data_set
 
 
@@ -21,6 +21,30 @@ def test_signal_errors_by_hand():
     assert errors["prdn"] == pytest.approx(10) and errors["prd"] == pytest.approx(10)
     assert errors["snr_db"] == pytest.approx(20) and errors["mse_mv2"] == pytest.approx(0.01)
     assert errors["correlation"] == pytest.approx(1) and errors["leads"]["V6"]["prdn"] == pytest.approx(10)
+
+
+def test_noise_is_told_from_loss():
+    """An error at 100 Hz is not in the ECG's band, one at 10 Hz is nowhere else, one at 0.2 Hz is below it."""
+    t = np.arange(5000) / 500
+    signal = np.tile(np.sqrt(2) * np.sin(2 * np.pi * 8 * t), (12, 1))
+    for hertz, where in ((0.2, "error_below"), (10, None), (100, "error_above")):
+        errors = signal_errors(signal, signal + 0.1 * np.sqrt(2) * np.sin(2 * np.pi * hertz * t))
+        assert errors["prdn"] == pytest.approx(10, rel=0.01)
+        shares = {key: errors[key] for key in ("error_below", "error_above")}
+        assert shares == {key: pytest.approx(float(key == where), abs=0.02) for key in shares}
+        assert errors["prdn_band"] == pytest.approx(0 if where else 10, abs=2)  # ends leak a little
+
+
+def test_sources_are_told_apart():
+    records = [
+        {"prdn": 10.0, "beats": 4, "beats_kept": 4},
+        {"prdn": 20.0, "beats": 0},
+        {"prdn": 40.0, "beats": 2, "beats_kept": 1},
+    ]
+    figures = {"codes": {"n_codes": 8}, "config": {}}
+    found = by_source(["a", "a", "b"], records, np.array([[0, 1], [0, 1], [2, 2]]), figures)
+    assert found["a"]["prdn"] == 15 and found["a"]["prdn_worst"] == 20 and found["a"]["beats_kept"] == 1
+    assert found["b"] == {"ecgs": 1, "prdn_worst": 40, "prdn": 40, "beats_kept": 0.5, "codes_used": 1, "perplexity": 1}
 
 
 def test_a_flat_lead_does_not_count():
@@ -146,6 +170,11 @@ def check_the_page(page, report, titles):
         for lead, cells in leads.items():
             assert [float(cell) for cell in cells] == near([tokenizer["leads"][lead][key] for _, key in LEAD_MEASURES])
         assert len(leads) == 12
+        _, sources = tables[f"{title}, by source"]
+        for source, cells in sources.items():
+            expected = [tokenizer["by_source"][source].get(key) for _, key in SOURCE_MEASURES]
+            assert [float(cell) for cell in cells if cell != "–"] == near([v for v in expected if v is not None])
+        assert len(sources) == len(tokenizer["by_source"])
         (probed,) = [rows for caption, (_, rows) in tables.items() if caption.startswith("Linear probe")]
         found = tokenizer["probe"]
         for key, name in (("raw", "raw signal"), ("latents", "latents of the codes")):
@@ -212,3 +241,23 @@ def test_wrong_words_end_in_one_line(tmp_path, capsys):
             main([*base, *wrong])
         lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
         assert ended.value.code == 2 and len(lines) == 1
+
+
+def test_several_sources_have_their_own_rows(tmp_path, capsys):
+    paths = []
+    for name, ecgs in (("one", 3), ("two", 2)):
+        words = dict(word.split("=", 1) for word in write_data_set(tmp_path / name, train=1, valid=ecgs))
+        paths.append((words["VAL_PATH"], words["ROOT_ECG"]))
+    small_tokenizer(0).save(tmp_path / "tokenizer")
+    manifests, roots = zip(*paths, strict=True)
+    base = ["--checkpoint", str(tmp_path / "tokenizer"), "--out", str(tmp_path / "out"), "--root", *roots]
+    main([*base, "--manifest", *manifests])
+    report = json.loads((tmp_path / "out" / "quality.json").read_text())
+    sources = report["tokenizers"][0]["by_source"]
+    assert {name: part["ecgs"] for name, part in sources.items()} == {"one": 3, "two": 2} and report["records"] == 5
+    values = [loss[0] for name, loss in report["by_record"].items() if name.startswith("two/")]
+    assert sources["two"]["prdn"] == pytest.approx(np.mean(values))
+    assert "two: 2 ECGs" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*base, "--manifest", manifests[0]])
+    assert "each needs its --root" in capsys.readouterr().err
