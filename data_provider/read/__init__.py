@@ -12,7 +12,8 @@ from data_provider.read.records import (
     read_record,
 )
 from data_provider.read.signal import SignalPolicy, fit_signal, fit_windows, load_signal, standardise
-from data_provider.read.wfdb_files import MISSING_16, check_wfdb, record_file, write_record
+from data_provider.read.wfdb_files import MISSING_16, write_record
+from data_provider.read.wfdb_header import check_wfdb, record_file
 
 __all__ = [
     "IMPLAUSIBLE_MV",

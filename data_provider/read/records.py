@@ -6,7 +6,8 @@ import numpy as np
 
 from data_provider.read.clinical_files import read_other
 from data_provider.read.leads import LEADS, choose_leads, complete_leads
-from data_provider.read.wfdb_files import read_wfdb, record_file
+from data_provider.read.wfdb_files import read_wfdb
+from data_provider.read.wfdb_header import record_file
 from utils.tools import UserError
 
 __all__ = ["LEADS", "Record", "RecordError", "read_record", "record_file"]
