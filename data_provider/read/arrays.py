@@ -6,7 +6,7 @@ from data_provider.read.leads import LEADS, standard_name
 from data_provider.read.table import Table
 
 ARRAYS = {".npy", ".npz", ".mat"}
-RATE_NAMES = {"fs", "sfreq", "freq", "rate", "frequency", "samplerate", "samplingrate", "samplefreq", "samplingfrequency"}
+RATE_NAMES = {"fs", "sfreq", "freq", "frequency", "rate", "samplerate", "samplingrate", "samplingfrequency"}
 LEAD_NAMES = {"leads", "leadnames", "lead", "names", "channels", "channelnames", "signame", "signames", "labels"}
 UNIT_NAMES = {"units", "unit"}
 LEAST_SAMPLES = 16  # of an ECG: a table of 12 lines may be of 5 columns
@@ -25,11 +25,10 @@ def read_arrays(path, leads=None):
     table = _leads_by_key(arrays) or _largest(arrays, len(leads or LEADS))
     table.sample_rate = _scalar(arrays, RATE_NAMES)
     words = _words(arrays, LEAD_NAMES)
-    if table.names is None and sum(map(bool, map(standard_name, words))) > 1:
-        if len(words) in table.columns.shape:
-            table.names, table.settled = words, True
-            if len(words) != table.columns.shape[0] or (table.columns.shape[0] == table.columns.shape[1]):
-                table.columns = table.columns.T
+    if table.names is None and sum(map(bool, map(standard_name, words))) > 1 and len(words) in table.columns.shape:
+        table.names, table.settled = words, True
+        if len(words) != table.columns.shape[0]:
+            table.columns = table.columns.T
     unit = _words(arrays, UNIT_NAMES)
     if table.names and unit:
         table.units = unit if len(unit) == len(table.names) else unit[:1] * len(table.names)

@@ -115,7 +115,7 @@ def _exact_rate(meta):
 
 
 def _one_group_each(path, folder):
-    """Files in ``folder`` with one of the groups each (and nothing of the patient); none where ``path`` has only one."""
+    """Files in ``folder`` with one group each (and nothing of the patient); none where ``path`` has only one."""
     with open(path, "rb") as file:
         head = file.read(4000)
     if head[128:132] == b"DICM":
@@ -147,7 +147,8 @@ def _xml_groups(xml, path, folder):
         return []  # ecgdatakit mends a wrong encoding; what it then reads is the first group
     space = root.tag[: root.tag.index("}") + 1] if "}" in root.tag else ""
     outer, inner = GROUPS.get(root.tag.removeprefix(space), (None, None))
-    holders = [one for one in root.findall(f"{space}{outer}") if inner is None or one.find(f"{space}{inner}") is not None]
+    holders = root.findall(f"{space}{outer}")
+    holders = [holder for holder in holders if inner is None or holder.find(f"{space}{inner}") is not None]
     wanted = []  # (element of the root, what stays of its sequence sets)
     for holder in holders:
         sets = holder.findall(f"{space}{inner}/{space}component") if inner else []

@@ -34,8 +34,9 @@ def _pyedflib(library, path):
             raise ValueError(f"holds no ECG leads among {listed(labels)}")
         if sum(file.getNSamples()[row] for row in kept) > MAX_VALUES:
             raise ValueError("declares more samples than are read")
-        signals = [(labels[row], file.getPhysicalDimension(row), file.readSignal(row), float(rates[row])) for row in kept]
-    return [("signals", signals)]
+        return [
+            ("signals", [(labels[n], file.getPhysicalDimension(n), file.readSignal(n), float(rates[n])) for n in kept])
+        ]
 
 
 def _ecgdatakit(library, path):
@@ -51,5 +52,5 @@ def _ecgdatakit(library, path):
         raise ValueError(f"holds no ECG leads among {listed([lead.label for lead in record.leads])}")
     if sum(len(lead.samples) for lead in kept) > MAX_VALUES:
         raise ValueError("declares more samples than are read")
-    signals = [(lead.label, lead.units, lead.samples, float(rates.get(lead.label, lead.sampling_rate))) for lead in kept]
-    return [("signals", signals)]
+    rate_of = {lead.label: float(rates.get(lead.label, lead.sampling_rate)) for lead in kept}
+    return [("signals", [(lead.label, lead.units, lead.samples, rate_of[lead.label]) for lead in kept])]

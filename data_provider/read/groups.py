@@ -38,7 +38,8 @@ def choose_signals(groups):
     if not chosen:
         chosen = [part for part in parts if len(part[1]) >= len(LEADS)] or parts  # by position, or refused by name
         if len(chosen) > 1:
-            raise ValueError(f"no group has all leads: {'; '.join(f'{word}: {_said(part)}' for word, part in parts[:9])}")
+            groups = "; ".join(f"{word}: {_said(part)}" for word, part in parts[:9])
+            raise ValueError(f"no group has all leads, nor have groups of the same rate and length together: {groups}")
     word, signals = chosen[0]
     notes = []
     if len(parts) > 1:

@@ -9,11 +9,13 @@ import numpy as np
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 MOST_LISTED = 40  # names in an error
 _STANDARD = {lead.upper(): lead for lead in LEADS}
-_OTHER_NAMES = {f"D{number}": lead for number, lead in zip(("I", "II", "III", "1", "2", "3"), LEADS[:3] * 2, strict=True)}
+_OTHER_NAMES = {f"D{lead}": lead for lead in LEADS[:3]} | {f"D{number}": "I" * number for number in (1, 2, 3)}
 _OTHER_NAMES |= {f"C{number}": f"V{number}" for number in range(1, 7)}  # DI: Romance languages; C1: IEC 60601-2-25
 
-_UNITS = r"(?:milli|micro|nano)?volts?|[mun\u00b5\u03bc]?v"
-_UNIT = re.compile(rf"^(.*?)[\s_,/]*(?:[(\[{{]\s*({_UNITS})\s*[)\]}}]|(?<=[\s_,/])([mun\u00b5\u03bc]v))$", re.IGNORECASE)
+_UNITS = r"[mun\u00b5\u03bc]?v|(?:milli|micro|nano)?volts?"
+_UNIT = re.compile(
+    rf"^(.*?)[\s_,/]*(?:[(\[{{]\s*({_UNITS})\s*[)\]}}]|(?<=[\s_,/])([mun\u00b5\u03bc]v))$", re.IGNORECASE
+)
 _DISCOVERER = re.compile(r"\((?:einthoven|goldberger|wilson)\)", re.IGNORECASE)
 _WORDS = "MDC|ECG|EKG|LEADS?|DERIV(?:ATION|ACION|ACAO)?|ABL(?:EITUNG)?|CHANNEL|EINTHOVEN|GOLDBERGER|WILSON"
 _PREFIX = re.compile(rf"^(?:(?:{_WORDS})[\s_.:/-]*)+(?=.)")
@@ -107,7 +109,8 @@ def listed(names):
     """Signal names for an error, and which of them are not known as leads."""
     names = [str(name).strip() or "(no name)" for name in names]
     unknown = [name for name in names if not standard_name(name)]
-    text = ", ".join(names[:MOST_LISTED]) + (f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else "")
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    text = ", ".join(names[:MOST_LISTED]) + more
     known = ", ".join(unknown[:MOST_LISTED]) if 0 < len(unknown) < len(names) else ""
     return (text or "no signals") + (f" (not known as leads: {known})" if known else "")
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-SILENCE_S = 0.2  # the longest gap that a record may have by default (`signal.SignalPolicy`): as long, it is worth a note
+SILENCE_S = 0.2  # shorter ones may be chance; the longest gap that a record may have by default
 
 
 def silent_runs(signal, sample_rate, longer_than_s=SILENCE_S):
@@ -28,6 +28,19 @@ def silent_runs(signal, sample_rate, longer_than_s=SILENCE_S):
     still = np.concatenate([[False], (signal[:, 1:] == signal[:, :-1]).all(axis=0), [False]])
     edges = np.flatnonzero(np.diff(still))
     return [(int(start), int(end) + 1) for start, end in edges.reshape(-1, 2) if end + 1 - start >= least]
+
+
+def without_silent_ends(signal, runs):
+    """What lies between the silent runs at the two ends of a signal; all of it where nothing does.
+
+    A run of zeros was filled in. In any other the sample next to the ECG is the ECG's, held.
+    """
+    start, end = 0, signal.shape[1]
+    if runs and runs[0][0] == 0:
+        start = runs[0][1] - bool(signal[:, 0].any())
+    if runs and runs[-1][1] == end:
+        end = runs[-1][0] + bool(signal[:, -1].any())
+    return signal[:, start:end] if end > start + 1 else signal
 
 
 def said(runs, sample_rate):

@@ -11,8 +11,8 @@ class Table:
 
     Attributes
     ----------
-    columns : float64 array [columns, T]
-        Or the other way round where ``turned`` is not settled: a file of bare numbers does not say it.
+    columns : array [columns, T]
+        Or the other way round where it is not settled: a file of bare numbers does not say it.
     names, units : list of str, optional
         One a column.
     sample_rate : float, optional

@@ -12,7 +12,9 @@ from data_provider.read.wfdb_header import MAX_VALUES
 TABLES = {*TEXTS, *ARRAYS}
 SECONDS = {"s": 1.0, "sec": 1.0, "secs": 1.0, "second": 1.0, "seconds": 1.0, "sekunden": 1.0, "ms": 1e-3, "msec": 1e-3}
 SECONDS |= {"millisecond": 1e-3, "milliseconds": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "microseconds": 1e-6}
-_TIME = re.compile(r"^(?:elapsed[\W_]*|relative[\W_]*|rec\w*\W+)?(?:time|zeit|tiempo|temps|tempo|t(?![a-z])|seconds?$)", re.I)
+_TIME = re.compile(
+    r"^(?:elapsed[\W_]*|relative[\W_]*)?(?:time|zeit|tiempo|temps|tempo|t(?![a-z])|seconds?$)", re.IGNORECASE
+)
 _WORD = re.compile(r"[a-zµμ]+", re.IGNORECASE)
 PLAUSIBLE_HZ = (50, 20_000)  # what a column of times without a unit may come to
 

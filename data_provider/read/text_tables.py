@@ -20,7 +20,9 @@ _LINE_END = re.compile(r"\r\n|\n|\r")
 _NUMBER = re.compile(r"^[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?$|^[+-]?inf(inity)?$", re.IGNORECASE)
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:[.,]\d+)?)")
 _UNIT = re.compile(r"^\W*(milli|micro|nano|[munµμ])?(volts?|v|s|secs?|seconds?|[hms]{1,2}:mm.*)\W*$", re.IGNORECASE)
-_RATE = re.compile(r"(?:sampl\w*[ _-]*(?:rate|freq\w*)|\bfs)\W*(\d+(?:\.\d+)?)\s*(?:hz|sps)?(?![\d.a-z])", re.IGNORECASE)
+_RATE = re.compile(
+    r"(?:sampl\w*[ _-]*(?:rate|freq\w*)|\bfs)[^\d\n]{0,20}?(\d+(?:\.\d+)?)\s*(?:hz|sps)?(?![\d.a-z])", re.IGNORECASE
+)
 
 
 def read_text_table(path):
@@ -93,8 +95,8 @@ def _first_numbers(lines):
     if not count:
         raise ValueError(f"holds no row of numbers in its first {HEAD_LINES} lines")
     first = _cells(lines[numbers[0]], delimiter)
-    counted = [cell for cell in first[not _NUMBER.match(first[0]) :] if cell]
-    if count > 1 and len(counted) > 2 and counted in ([str(n + start) for n in range(len(counted))] for start in (0, 1)):
+    cells = [cell for cell in first[not _NUMBER.match(first[0]) :] if cell]
+    if count > 1 and len(cells) > 2 and cells in ([str(n + start) for n in range(len(cells))] for start in (0, 1)):
         numbers.pop(0)  # 0, 1, 2, ...: the names that pandas gives to columns without any
     return delimiter, numbers[0], width
 

@@ -118,14 +118,12 @@ def _through_wfdb(wfdb, path, kept):
 
 def _leads_of_one_rate(header):
     """The signals with as many samples a frame as the leads have; wfdb would average the others to the slowest."""
-    frames = [signal["frame"] for signal in header["signals"]]
-    of_leads = {frame for name, frame in zip(header["names"], frames, strict=True) if standard_name(name)} or set(frames)
+    frames = [(name, signal["frame"]) for name, signal in zip(header["names"], header["signals"], strict=True)]
+    of_leads = {frame for name, frame in frames if standard_name(name)} or {frame for _, frame in frames}
     if len(of_leads) > 1:
-        rates = ", ".join(
-            f"{name} {header['sample_rate'] * frame:g} Hz" for name, frame in zip(header["names"], frames, strict=True)
-        )
+        rates = ", ".join(f"{name} {header['sample_rate'] * frame:g} Hz" for name, frame in frames)
         raise ValueError(f"its leads differ in sampling rate ({rates})")
-    return [row for row, frame in enumerate(frames) if frame in of_leads]
+    return [row for row, (_, frame) in enumerate(frames) if frame in of_leads]
 
 
 def _plain_header(header, folder):
@@ -145,7 +143,7 @@ def _plain_header(header, folder):
 
 
 def write_record(path, leads, sample_rate):
-    """Write a 16-bit WFDB record, byte for byte as ``wfdb.wrsamp`` does (tests/data_provider/simulate/test_simulate.py compares the two).
+    """Write a 16-bit WFDB record, byte for byte as ``wfdb.wrsamp`` does (test_simulate.py compares the two).
 
     wfdb's own writer spends 20 ms on a header, five times what the ECG itself takes.
 
