@@ -17,6 +17,7 @@ from data_provider.read.tables import TABLES, read_table
 
 MAX_BYTES = 500_000_000
 CALIBRATION_S = 0.2  # least length of a calibration pulse, and of the flat line around it, at an end of a recording
+ROUNDED = "is not an integer; rounded"  # a warning that does not hold: the exact sampling rate is taken
 GROUPS = {"AnnotatedECG": ("component", "series"), "RestingECG": ("Waveform", None)}  # XML root -> what holds an ECG
 
 
@@ -69,22 +70,18 @@ def read_other(path, sample_rate=None, units=None, leads=None):
 def _read_ecgdatakit(path):
     """Groups of signals and notes. The library reads a file's first group: of several, each is read by itself."""
     with tempfile.TemporaryDirectory() as folder:
-        parts = _one_group_each(path, Path(folder))
-        if not parts:
-            signals, notes = with_library("ecgdatakit", _signals_of, path)
-            return [("signals", signals)], notes
         groups, notes, faults = [], [], []
-        for number, part in enumerate(parts, 1):
+        for word, part in _one_group_each(path, Path(folder)) or [("", path)]:
             try:
                 signals, warned = with_library("ecgdatakit", _signals_of, part)
             except ValueError as error:
-                faults.append(f"group {number}: {error}")
+                faults.append(f"{word}: {error}" if word else str(error))
                 continue
-            notes += [f"group {number}: {one}" for one in warned]
+            notes += [f"{word}: {one}" if word else one for one in warned if ROUNDED not in one]
             if signals:
-                groups.append((f"group {number}", signals))
-    if not groups and faults:
-        raise ValueError("; ".join(faults[:9]))
+                groups.append((word, signals))
+    if not groups:
+        raise ValueError("; ".join(faults[:9]) or "holds no ECG leads, or median beats alone")
     return groups, notes + faults
 
 
@@ -115,7 +112,7 @@ def _exact_rate(meta):
 
 
 def _one_group_each(path, folder):
-    """Files in ``folder`` with one group each (and nothing of the patient); none where ``path`` has only one."""
+    """(word, file in ``folder``) of each group, without what is of the patient; none where ``path`` has only one."""
     with open(path, "rb") as file:
         head = file.read(4000)
     if head[128:132] == b"DICM":
@@ -132,8 +129,9 @@ def _dicom_groups(pydicom, path, folder):
         part = pydicom.Dataset()
         part.file_meta, part.preamble = whole.file_meta, b"\0" * 128
         part.WaveformSequence = pydicom.Sequence([group])
-        parts.append(folder / f"{number}.dcm")
-        part.save_as(parts[-1])
+        offset = group.get("MultiplexGroupTimeOffset")
+        parts.append((f"group {number}" + (f" from {offset} ms on" if offset else ""), folder / f"{number}.dcm"))
+        part.save_as(parts[-1][1])
     return parts
 
 
@@ -157,8 +155,8 @@ def _xml_groups(xml, path, folder):
     for number, (holder, kept) in enumerate(wanted if len(wanted) > 1 else (), 1):
         part = ElementTree.Element(root.tag, root.attrib)
         part.append(_with_one_set(holder, kept, space))
-        parts.append(folder / f"{number}.xml")
-        ElementTree.ElementTree(part).write(parts[-1], encoding="utf-8")
+        parts.append((f"group {number}", folder / f"{number}.xml"))
+        ElementTree.ElementTree(part).write(parts[-1][1], encoding="utf-8")
     return parts
 
 

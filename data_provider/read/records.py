@@ -18,6 +18,8 @@ IMPLAUSIBLE_MV = 10.0  # worth a note
 SMALL_MV = 0.05  # likewise, where no lead spans more: asystole, or a file in volts that was taken for millivolts
 IMPOSSIBLE_MV = 1e6  # not an ECG
 UNIT_IN_MV = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "nv": 1e-6}
+_WRITTEN_OUT = {"milli": "mv", "micro": "uv", "nano": "nv", "": "v"}
+UNIT_IN_MV |= {f"{word}volt{s}": UNIT_IN_MV[short] for word, short in _WRITTEN_OUT.items() for s in ("", "s")}
 
 
 class RecordError(UserError):
@@ -78,6 +80,7 @@ def read_millivolts(path, lead_order="name", buffers=None, sample_rate=None, uni
 
     With a ``buffers`` the array is good until the next record is read into it.
     """
+    notes = []
     try:
         file = record_file(path)
         if file.suffix == ".hea":
@@ -94,7 +97,8 @@ def read_millivolts(path, lead_order="name", buffers=None, sample_rate=None, uni
         signal, derived = complete_leads(columns, rows)
         _check_amplitude(signal)
     except ValueError as error:
-        raise RecordError(path, str(error)) from error
+        noted = f" ({'; '.join(notes)})" if notes else ""  # the reason may lie there: a channel that was damaged
+        raise RecordError(path, f"{error}{noted}") from error
     except OSError as error:
         raise RecordError(path, f"cannot be read ({error.strerror or error})") from error
     if derived:

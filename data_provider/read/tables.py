@@ -16,6 +16,7 @@ _TIME = re.compile(
     r"^(?:elapsed[\W_]*|relative[\W_]*)?(?:time|zeit|tiempo|temps|tempo|t(?![a-z])|seconds?$)", re.IGNORECASE
 )
 _WORD = re.compile(r"[a-zµμ]+", re.IGNORECASE)
+USUAL_HZ = (500, 1000, 250, 100, 200, 125, 256, 360, 400, 128, 240, 257, 300, 480, 512, 600, 800, 1024, 2000)
 PLAUSIBLE_HZ = (50, 20_000)  # what a column of times without a unit may come to
 
 
@@ -131,8 +132,9 @@ def _rate_of(table, column, given):
         rates = [] if step == 1 else sorted(likely, key=lambda rate: abs(np.log(rate / (given or rate))))
     if not rates:
         return None
-    whole = float(round(rates[0]))
-    return whole if abs(rates[0] - whole) <= max(rates[0] * 2 * rounding / span, 1e-6 * whole) else float(rates[0])
+    off = max(rates[0] * 2 * rounding / span, 1e-6 * rates[0])  # what the rate may be off by
+    near = [*(rate for rate in USUAL_HZ if abs(rate - rates[0]) <= off), round(rates[0])]
+    return float(near[0] if abs(near[0] - rates[0]) <= off else rates[0])
 
 
 def _last_digit(times):

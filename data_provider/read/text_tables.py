@@ -37,11 +37,12 @@ def read_text_table(path):
         raise ValueError("is no text")
     delimiter, first, width = _first_numbers(lines[:HEAD_LINES])
     last = next((line for line in reversed(_LINE_END.split(end.decode(encoding, errors="ignore"))) if line.strip()), "")
-    if not last.startswith(("#", "%")) and len(_cells(last, delimiter)) != width:
+    if not _is_comment(last) and len(_cells(last, delimiter)) != width:
         raise ValueError(f"its last line holds {len(_cells(last, delimiter))} cells, its first row of numbers {width}")
     decimal_comma = any("," in cell for line in lines[first : first + 20] for cell in _cells(line, delimiter))
     frame = _read_numbers(path, encoding, delimiter, first, width, lines[first], decimal_comma)
-    names, units = _names_and_units([line for line in lines[:first] if line.strip()], delimiter, width)
+    row_names = bool(_cells(lines[first], delimiter)[-1])  # of R, which have no name above; else an empty last cell
+    names, units = _names_and_units([line for line in lines[:first] if line.strip()], delimiter, width, row_names)
     table = _as_table(frame, names, units, first)
     rate = next(filter(None, map(_RATE.search, lines[:first])), None)
     table.sample_rate = float(rate[1]) if rate else None
@@ -73,9 +74,13 @@ def _cells(line, delimiter):
 
 
 def _is_numbers(cells):
-    """Whether a row holds numbers: all cells but empty ones and the first, which may be a name or a time."""
+    """Whether a row holds numbers: most of its cells behind the first, which may be a name or a time."""
     filled = [cell for cell in cells[1:] if cell.lower() not in MISSING]
-    return 2 * len(filled) >= len(cells) - 1 > 0 and all(map(_NUMBER.match, filled))
+    return 2 * sum(bool(_NUMBER.match(cell)) for cell in filled) >= max(len(filled), len(cells) - 1, 1)
+
+
+def _is_comment(line):
+    return line.lstrip().startswith(("#", "%", "//")) and not line.lstrip().upper().startswith("#N/A")
 
 
 def _first_numbers(lines):
@@ -84,7 +89,7 @@ def _first_numbers(lines):
     for delimiter in DELIMITERS:
         rows = {}
         for number, line in enumerate(lines):
-            if line.strip() and not line.lstrip().startswith(("#", "%", "//")):
+            if line.strip() and not _is_comment(line):
                 cells = _cells(line, delimiter)
                 if _is_numbers(cells):
                     rows[number] = cells
@@ -101,14 +106,14 @@ def _first_numbers(lines):
     return delimiter, numbers[0], width
 
 
-def _names_and_units(lines, delimiter, width):
+def _names_and_units(lines, delimiter, width, row_names):
     """The rows of names and of units before the numbers (None where there is none), each of ``width`` cells."""
     names, units = None, None
     for line in lines:
-        comment = line.lstrip().startswith(("#", "%", "//"))  # numpy.savetxt writes the names as one
+        comment = _is_comment(line)  # numpy.savetxt writes the names as one
         cells = _cells(line.lstrip().lstrip("#%/ \t") if comment else line, delimiter)
-        if len(cells) == width - 1:
-            cells = ["", *cells]  # R names no column of row names
+        if len(cells) == width - 1 and row_names:
+            cells = ["", *cells]
         cells += [""] * (width - len(cells)) if len(cells) > 1 and not comment else []
         if len(cells) < width or any(cells[width:]):
             continue
