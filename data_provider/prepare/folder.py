@@ -21,6 +21,7 @@ from data_provider.prepare.reports import report_items
 from data_provider.read import MISSING_16, SMALL_MV, UNREADABLE, RecordError, read_record, record_file, write_record
 from utils.tools import UserError, sha256_file
 
+NO_PATH = "no usable path inside the folder"
 NO_REPORT = "no report"  # every item of a report manifest has a text
 MICROVOLTS = 1000  # in 1 mV: what a step of a converted record is
 
@@ -100,7 +101,8 @@ def read_folder(root, table=None, limit=None, seed=0):
         if split and split not in SPLITS:
             raise UserError(f"{table}: row {number}: split {split}; it must be {', '.join(SPLITS)} or empty")
         if path is None:
-            index.leave_out(number, "no usable path inside the folder", row["file"], "no usable path inside the folder")
+            shown = row["file"].encode(errors="replace").decode()  # the card is UTF-8
+            index.leave_out(number, NO_PATH, shown, NO_PATH)
         elif path in seen:
             index.leave_out(number, "a file that was there before")
         elif not os.path.isfile(record_file(root / path)):
