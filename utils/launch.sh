@@ -59,7 +59,7 @@ make_demo_data_if_asked() {
 run_stage() {
     local script="$REPO/$1" stage="$2" default="$3" word env_given="" processes
     shift 3
-    for word in "$@"; do case "$word" in *=*) ;; *) env_given=1 ;; esac; done
+    for word in "$@"; do case "$word" in *=*) [ ! -f "$word" ] || env_given=1 ;; *) env_given=1 ;; esac; done
     [ -n "$env_given" ] || set -- "$REPO/$default" "$@"
     make_demo_data_if_asked "$@" || return $?
     processes="$("$PYTHON" "$script" "$stage" --plan "$@")" || return $?

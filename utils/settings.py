@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 
+from utils.env_files import read_env_file
 from utils.tools import REPOSITORY, UserError, entry_point, sha256_json
 
 STAGES = ("tokenizer", "pretrain", "finetune", "eval")
@@ -130,17 +131,18 @@ def load_settings(stage, argv):
     stage : {"tokenizer", "pretrain", "finetune", "eval"}
     argv : list of str
     """
-    files = [word for word in argv if "=" not in word]
+    files, pairs = split_arguments(argv)
     if len(files) > 1:
         raise UserError(f"more than one env file: {' '.join(files)} (settings are written KEY=VALUE)")
     values = {}
     if files:
-        for key, text in _read_env_file(files[0]).items():
+        for key, text in _env_settings(files[0]).items():
             values[key.lower()] = _parse(key, text, REPOSITORY, f"{files[0]}: ")
-    for word in argv:
-        if "=" in word:
-            key, text = word.split("=", 1)
-            values[key.lower()] = _parse(key, text, Path.cwd())
+    for word in pairs:
+        key, text = word.split("=", 1)
+        if key not in FIELDS and text.endswith(".env"):
+            raise UserError(f"{word}: no such env file, and {key} is no setting")
+        values[key.lower()] = _parse(key, text, Path.cwd())
     settings = Settings(**values)
     _check_stage(settings, stage)
     return settings
@@ -153,26 +155,28 @@ def pick(settings, cls):
 
 def unused_keys(stage, argv):
     """Keys that were given but that this stage doesn't read, for a line that says so."""
-    given = [word.split("=", 1)[0] for word in argv if "=" in word]
-    for file in (word for word in argv if "=" not in word):
-        given += _read_env_file(file)
+    files, pairs = split_arguments(argv)
+    given = [word.split("=", 1)[0] for word in pairs]
+    for file in files:
+        given += _env_settings(file)
     return sorted({key for key in given if stage[0] not in FIELDS[key].metadata["stages"]})
 
 
-def _read_env_file(path):
-    from dotenv.parser import parse_stream
+def split_arguments(argv):
+    """The env files and the KEY=VALUE words of a command line; a word with "=" that is a file is an env file."""
+    files = [word for word in argv if "=" not in word or os.path.isfile(_env_path(word))]
+    return files, [word for word in argv if word not in files]
 
-    if not os.path.exists(path) and os.path.exists(REPOSITORY / path):
-        path = REPOSITORY / path  # env/demo/pretrain.env is found from any folder
-    try:
-        with open(path, encoding="utf-8") as file:
-            bindings = list(parse_stream(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: the env file cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    for binding in bindings:
-        if binding.error or (binding.key and binding.value is None):
-            raise UserError(f"{path}, line {binding.original.line}: not KEY=VALUE: {binding.original.string.strip()}")
-    return {binding.key: binding.value for binding in bindings if binding.key}
+
+def _env_path(path):
+    """Where an env file lies: env/demo/pretrain.env is found from any folder."""
+    return REPOSITORY / path if not os.path.exists(path) and os.path.exists(REPOSITORY / path) else path
+
+
+def _env_settings(path):
+    """Key -> text of an env file, without the variables that only its other lines refer to."""
+    values, used = read_env_file(_env_path(path))
+    return {key: text for key, text in values.items() if key in FIELDS or key not in used}
 
 
 def _field(key, where=""):

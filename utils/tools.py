@@ -58,8 +58,7 @@ def sha256_json(value):
 def read_json(path):
     """Read a JSON file; a missing or malformed one is a `UserError` that names it."""
     try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
+        return json.loads(Path(path).read_bytes())  # UTF-8 or, with its mark at the start, UTF-16; a mark is no content
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:

@@ -1,12 +1,15 @@
 """The data set card: what went into the manifests, by which rules, and the hash of each, so that two groups can tell
 whether they scored the same items."""
 
+import itertools
+import os
+import time
 from collections import Counter
 
 from data_provider.manifests import write_manifest
 from data_provider.prepare.inventory import SPLITS
 from data_provider.prepare.leaks import check_no_leaks
-from utils.tools import sha256_file, write_json
+from utils.tools import UserError, sha256_file, write_json
 
 FORMAT = 1
 
@@ -29,6 +32,11 @@ def write_data_set(out, name, reports, questions, card, patients, duplicates):
     -------
     card : dict
         As written to ``OUT/report/NAME/dataset_card.json`` and ``OUT/ecgqa/NAME/dataset_card.json``.
+
+    Raises
+    ------
+    UserError
+        There is no item at all; manifests of an earlier run are moved aside then, for they would look current.
     """
     card = {
         "format": FORMAT,
@@ -42,16 +50,38 @@ def write_data_set(out, name, reports, questions, card, patients, duplicates):
         (out / "ecgqa" / name, "template_{}_background.json", questions),
     ):
         if not any(map(len, manifest.values())):
+            _set_aside(folder)
             continue
         folders.append(folder)
         for split in SPLITS:
             path = folder / file_name.format(split)
             write_manifest(path, manifest[split])
             files[str(path.relative_to(out))] = {"items": len(manifest[split]), "sha256": sha256_file(path)}
+    if not files:
+        raise UserError(f"{name}: nothing usable, no manifest is written: {_reasons(card)}")
     card["files"] = files
     for folder in folders:
         write_json(folder / "dataset_card.json", card)
     return card
+
+
+def _set_aside(folder):
+    """Rename the folder of an earlier run whose manifests this one does not replace, and say so."""
+    if folder.is_dir():
+        dated = f"{folder.name}.{time.strftime('%Y-%m-%d_%H%M%S')}"
+        names = itertools.chain([dated], (f"{dated}_{number}" for number in itertools.count(2)))
+        aside = next(path for path in map(folder.with_name, names) if not path.exists())
+        os.rename(folder, aside)
+        print(f"moved aside, for this run has no such items: {folder} -> {aside}", flush=True)
+
+
+def _reasons(card):
+    """Why rows were left out, with an example."""
+    records = card["records"] or {"rows": 0, "left_out": {}, "unreadable": {}}
+    left_out = {**records["left_out"], **card["reports"]["left_out"]}
+    reasons = [f"{count} {reason}" for reason, count in _falling(left_out)]
+    example = next((f"; for example {path}: {fault}" for path, fault in records["unreadable"].items()), "")
+    return f"{records['rows']} rows, left out: {', '.join(reasons) or 'none'}{example}"
 
 
 def by_type(items):

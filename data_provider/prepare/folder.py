@@ -18,9 +18,10 @@ from data_provider.prepare.inventory import NOT_ON_DISK, SPLITS, DatasetIndex, E
 from data_provider.prepare.leaks import HeldOut
 from data_provider.prepare.record_checks import check_signals
 from data_provider.prepare.reports import report_items
-from data_provider.read import MISSING_16, UNREADABLE, RecordError, read_record, record_file, write_record
+from data_provider.read import MISSING_16, SMALL_MV, UNREADABLE, RecordError, read_record, record_file, write_record
 from utils.tools import UserError, sha256_file
 
+NO_PATH = "no usable path inside the folder"
 NO_REPORT = "no report"  # every item of a report manifest has a text
 MICROVOLTS = 1000  # in 1 mV: what a step of a converted record is
 
@@ -100,7 +101,8 @@ def read_folder(root, table=None, limit=None, seed=0):
         if split and split not in SPLITS:
             raise UserError(f"{table}: row {number}: split {split}; it must be {', '.join(SPLITS)} or empty")
         if path is None:
-            index.leave_out(number, "no usable path inside the folder")
+            shown = row["file"].encode(errors="replace").decode()  # the card is UTF-8
+            index.leave_out(number, NO_PATH, shown, NO_PATH)
         elif path in seen:
             index.leave_out(number, "a file that was there before")
         elif not os.path.isfile(record_file(root / path)):
@@ -131,7 +133,14 @@ def _files_below(root):
 
 
 def _record_path(root, path):
-    """A file's path as manifests name it: normal, a WFDB record without extension; None where none can be written."""
+    """A file's path as manifests name it: normal, a WFDB record without extension; None where none can be written.
+
+    Absolute paths count where they lie inside the folder, and backslashes as Windows's tables have them.
+    """
+    path = path.replace("\\", "/")
+    if os.path.isabs(path):
+        outer, inner = os.path.realpath(root), os.path.realpath(os.path.dirname(path))
+        path = os.path.relpath(os.path.join(inner, os.path.basename(path)), outer)
     path = os.path.normpath(path)
     if path == "." or path_fault(path) or path != path.encode(errors="replace").decode():
         return None
@@ -185,6 +194,9 @@ def _convert(job):
     except RecordError as error:
         return error.fault
     steps = np.rint(record.signal * MICROVOLTS)
+    spans = np.fmax.reduce(record.signal, axis=1) - np.fmin.reduce(record.signal, axis=1)
+    if 0 < np.fmax.reduce(spans) < SMALL_MV:
+        return f"no lead spans more than {np.fmax.reduce(spans):.2g} mV, 1 µV steps would spoil it (--units?)"
     largest = np.fmax.reduce(np.abs(steps), axis=None)
     if largest > -MISSING_16 - 1:
         return f"reaches {largest / MICROVOLTS:.0f} mV, 16 bits at 1 µV hold 32.7"

@@ -11,7 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from data_provider.data_loader import file_signature
-from data_provider.read import IMPLAUSIBLE_MV, LEADS, Record, RecordError, SignalPolicy, fit_signal, read_millivolts
+from data_provider.read import (
+    LEADS,
+    Record,
+    RecordError,
+    SignalPolicy,
+    fit_signal,
+    implausible_amplitude,
+    read_millivolts,
+    silent_runs,
+)
 from utils.tools import write_atomically
 
 COLUMNS = (
@@ -22,6 +31,7 @@ COLUMNS = (
     "seconds",
     "sample_rate",
     "missing_share",
+    "silent_s",
     "flat_leads",
     "clipped_share",
     "max_abs_mv",
@@ -37,9 +47,9 @@ def check_record(root, path):
     """One row of the quality table (without ``duplicates``), as a dict of texts.
 
     ``fault`` and ``kind`` are set for records that the default `SignalPolicy` refuses. ``missing_share``: of all
-    samples. ``clipped_share``: of the worst lead, samples at its extremes in runs of 20 ms or more.
-    ``limb_residual_mv``: largest |II - I - III|, 0 but for rounding in a sound recording. ``sha256``: of the signal
-    in mV.
+    samples. ``silent_s``: seconds in which no lead changes. ``clipped_share``: of the worst lead, samples at its
+    extremes in runs of 20 ms or more. ``limb_residual_mv``: largest |II - I - III|, 0 but for rounding in a sound
+    recording. ``sha256``: of the signal in mV.
     """
     row = dict.fromkeys(COLUMNS, "") | {"path": path, "signature": file_signature(root, path)}
     full = os.path.join(root, path)
@@ -60,10 +70,11 @@ def _measures(signal, rate):
         "seconds": f"{signal.shape[1] / rate:g}",
         "sample_rate": f"{rate:g}",
         "missing_share": f"{np.isnan(signal).mean():.6g}",
+        "silent_s": f"{sum(end - start for start, end in silent_runs(signal, rate)) / rate:g}",
         "flat_leads": " ".join(lead for lead, span in zip(LEADS, high - low, strict=True) if not span > 0),
         "clipped_share": f"{max(map(_clipped, signal, low, high, [rate] * len(signal))):.4g}",
         "max_abs_mv": f"{largest:.4g}",
-        "implausible": str(largest > IMPLAUSIBLE_MV),
+        "implausible": str(bool(implausible_amplitude(signal))),
         "limb_residual_mv": f"{float(np.fmax.reduce(residual)):.4g}",
         "sha256": hashlib.sha256(np.ascontiguousarray(signal.astype(np.float32))).hexdigest(),
     }
@@ -170,7 +181,8 @@ def quality_summary(table):
         "with missing samples": sum(float(row["missing_share"] or 0) > 0 for row in rows),
         "with flat leads": sum(bool(row["flat_leads"]) for row in rows),
         "clipped": sum(float(row["clipped_share"] or 0) > 0 for row in rows),
-        f"above {IMPLAUSIBLE_MV:g} mV": sum(row["implausible"] == "True" for row in rows),
+        "with silence in all leads": sum(float(row["silent_s"] or 0) > 0 for row in rows),
+        "of implausible amplitude": sum(row["implausible"] == "True" for row in rows),
         "with a duplicate": sum(bool(row["duplicates"]) for row in rows),
         "refused": sum(bool(row["fault"]) for row in rows),
     }

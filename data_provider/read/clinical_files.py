@@ -1,22 +1,24 @@
-"""ECG files that are not WFDB: through the libraries that know them, and tables of numbers with what they don't say.
+"""ECG files of clinical systems, through the libraries that know them (requirements-optional.txt).
 
-DICOM, SCP-ECG, HL7 aECG, GE MUSE and Philips XML go through ecgdatakit, EDF and BDF through pyedflib (both optional,
-requirements-optional.txt), MATLAB files through scipy; CSV, NPY and NPZ need numpy only.
+DICOM, SCP-ECG, HL7 aECG, GE MUSE, Philips XML, ISHNE and others go through ecgdatakit, EDF and BDF through `edf`;
+GE CardioSoft's XML is read here.
 """
 
-import importlib
 import os
-import warnings
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from data_provider.read.leads import LEADS, standard_name
-from data_provider.read.wfdb_files import MAX_VALUES
+from data_provider.read.edf import read_edf
+from data_provider.read.groups import choose_signals
+from data_provider.read.libraries import with_library
+from data_provider.read.tables import TABLES, read_table
 
 MAX_BYTES = 500_000_000
-TABLES = {".csv", ".tsv", ".txt", ".npy", ".npz", ".mat"}
 CALIBRATION_S = 0.2  # least length of a calibration pulse, and of the flat line around it, at an end of a recording
+ROUNDED = "is not an integer; rounded"  # a warning that does not hold: the exact sampling rate is taken
+GROUPS = {"AnnotatedECG": ("component", "series"), "RestingECG": ("Waveform", None)}  # XML root -> what holds an ECG
 
 
 def read_other(path, sample_rate=None, units=None, leads=None):
@@ -53,77 +55,144 @@ def read_other(path, sample_rate=None, units=None, leads=None):
     if not path.stat().st_size:
         raise ValueError("is empty")
     if path.suffix.lower() in TABLES:
-        return _read_table(path, sample_rate, units, leads)
+        return read_table(path, sample_rate, units, leads)
     if path.suffix.lower() in (".edf", ".bdf"):
-        signals = _with_library("pyedflib", _read_edf, path)
+        groups, warned = read_edf(path)
     elif b"<CardiologyXML>" in path.read_bytes()[:2000]:
-        signals = _read_cardiology_xml(path)
+        groups, warned = _read_cardiology_xml(path), []
     else:
-        signals = _with_library("ecgdatakit", _read_ecgdatakit, path)
-    return _assemble(signals)
+        groups, warned = _read_ecgdatakit(path)
+    names, unit_names, columns, sample_rate, notes = choose_signals(groups)
+    columns, cut = _without_calibration(columns, unit_names, sample_rate)
+    return names, unit_names, columns, sample_rate, [*warned, *notes, *cut]
 
 
-def _with_library(name, read, path):
-    try:
-        library = importlib.import_module(name)
-    except ImportError:
-        raise ValueError(f"{name} is needed to read it: pip install -r requirements-optional.txt") from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about patient data and the like; what matters of the signal is checked
-            return read(library, path)
-    except Exception as error:  # the libraries raise many kinds; whatever it is, the file is at fault
-        lines = str(error).replace(str(path), "the file").splitlines() or [""]
-        raise ValueError(f"cannot be read by {name} ({type(error).__name__}: {lines[0][:150]})") from error
+def _read_ecgdatakit(path):
+    """Groups of signals and notes. The library reads a file's first group: of several, each is read by itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        groups, notes, faults = [], [], []
+        for word, part in _one_group_each(path, Path(folder)) or [("", path)]:
+            try:
+                signals, warned = with_library("ecgdatakit", _signals_of, part)
+            except ValueError as error:
+                faults.append(f"{word}: {error}" if word else str(error))
+                continue
+            notes += [f"{word}: {one}" if word else one for one in warned if ROUNDED not in one]
+            if signals:
+                groups.append((word, signals))
+    if not groups:
+        raise ValueError("; ".join(faults[:9]) or "holds no ECG leads, or median beats alone")
+    return groups, notes + faults
 
 
-def _read_ecgdatakit(library, path):
+def _signals_of(library, path):
+    """What the library reads of a file: (name, unit, samples, sample_rate) of each lead; median beats are none."""
     record = library.FileParser().parse(path)
-    return [
-        (lead.label, lead.resolution_unit if lead.is_raw else lead.units, lead.samples, float(lead.sampling_rate))
-        for lead in (record.leads if not any(lead.is_raw for lead in record.leads) else record.to_physical().leads)
-    ]
+    meta, signals = record.raw_metadata, []
+    leads = record.to_physical().leads if any(lead.is_raw for lead in record.leads) else record.leads
+    exact = meta.get("sampling_rates") or [_exact_rate(meta)] * len(leads)
+    for lead, rate in zip(leads, exact, strict=False):
+        samples = lead.samples
+        if any(meta.get("lead_fault_samples", ())):  # ISHNE: -32768 says that the electrode was off
+            one_bit = lead.adc_resolution * 1e-6  # nV to the mV that the library gives
+            samples = np.where(samples < -32767.5 * one_bit, np.nan, samples)
+        unit = lead.resolution_unit if lead.is_raw else lead.units
+        signals.append((lead.label, unit, samples, float(rate or lead.sampling_rate)))
+    return signals
 
 
-def _read_edf(library, path):
-    with library.EdfReader(str(path)) as file:
-        kept = [row for row in range(file.signals_in_file) if standard_name(file.getLabel(row))]
-        if sum(file.getNSamples()[row] for row in kept) > MAX_VALUES:
-            raise ValueError("declares more samples than are read")
-        labels, rates = file.getSignalLabels(), file.getSampleFrequencies()
-        return [(labels[row], file.getPhysicalDimension(row), file.readSignal(row), float(rates[row])) for row in kept]
+def _exact_rate(meta):
+    """A file's sampling rate before the library rounds it to a whole number, where it keeps that."""
+    if meta.get("rhythm_time"):
+        return meta["rhythm_time"].get("sampling_rate_exact")
+    if meta.get("multiplex_groups"):
+        return meta["multiplex_groups"][0]["sampling_frequency"]
+    interval = meta.get("rhythm_sample_interval_us")
+    return 1e6 / interval if interval else None
 
 
-def _read_cardiology_xml(path):
-    """GE CardioSoft's full disclosure: integers below ``StripData``."""
+def _one_group_each(path, folder):
+    """(word, file in ``folder``) of each group, without what is of the patient; none where ``path`` has only one."""
+    with open(path, "rb") as file:
+        head = file.read(4000)
+    if head[128:132] == b"DICM":
+        return with_library("pydicom", lambda pydicom, path: _dicom_groups(pydicom, path, folder), path)[0]
+    if any(root.encode() in head.replace(b"\0", b"") for root in GROUPS):
+        return with_library("defusedxml.ElementTree", lambda xml, path: _xml_groups(xml, path, folder), path)[0]
+    return []
+
+
+def _dicom_groups(pydicom, path, folder):
+    whole, parts = pydicom.dcmread(path), []
+    groups = whole.get("WaveformSequence") or ()
+    for number, group in enumerate(groups if len(groups) > 1 else (), 1):
+        part = pydicom.Dataset()
+        part.file_meta, part.preamble = whole.file_meta, b"\0" * 128
+        part.WaveformSequence = pydicom.Sequence([group])
+        offset = group.get("MultiplexGroupTimeOffset")
+        parts.append((f"group {number}" + (f" from {offset} ms on" if offset else ""), folder / f"{number}.dcm"))
+        part.save_as(parts[-1][1])
+    return parts
+
+
+def _xml_groups(xml, path, folder):
+    """aECG: each sequence set of each series; MUSE: each waveform."""
     from xml.etree import ElementTree
 
     try:
-        strip = ElementTree.parse(path).find("StripData")
-        rate, resolution = float(strip.findtext("SampleRate")), strip.find("Resolution")
-        if resolution.get("units") != "uVperLsb":
-            raise ValueError(f"resolution in {resolution.get('units')}")
-        return [
-            (wave.get("lead") or "", "uV", np.array(wave.text.split(","), np.float64) * float(resolution.text), rate)
-            for wave in strip.findall("WaveformData")
-        ]
+        root = xml.parse(path).getroot()
+    except ElementTree.ParseError:
+        return []  # ecgdatakit mends a wrong encoding; what it then reads is the first group
+    space = root.tag[: root.tag.index("}") + 1] if "}" in root.tag else ""
+    outer, inner = GROUPS.get(root.tag.removeprefix(space), (None, None))
+    holders = root.findall(f"{space}{outer}")
+    holders = [holder for holder in holders if inner is None or holder.find(f"{space}{inner}") is not None]
+    wanted = []  # (element of the root, what stays of its sequence sets)
+    for holder in holders:
+        sets = holder.findall(f"{space}{inner}/{space}component") if inner else []
+        wanted += [(holder, one) for one in sets] or [(holder, None)]
+    parts = []
+    for number, (holder, kept) in enumerate(wanted if len(wanted) > 1 else (), 1):
+        part = ElementTree.Element(root.tag, root.attrib)
+        part.append(_with_one_set(holder, kept, space))
+        parts.append((f"group {number}", folder / f"{number}.xml"))
+        ElementTree.ElementTree(part).write(parts[-1][1], encoding="utf-8")
+    return parts
+
+
+def _with_one_set(holder, kept, space):
+    """A copy of a series' component with one of its sequence sets, and without what is derived from it (beats)."""
+    import copy
+
+    if kept is None:
+        return holder
+    holder = copy.copy(holder)
+    series = holder.find(f"{space}series")
+    holder[list(holder).index(series)] = series = copy.copy(series)
+    for child in list(series):
+        if child is not kept and child.tag.removeprefix(space) in ("component", "derivation", "subjectOf"):
+            series.remove(child)
+    return holder
+
+
+def _read_cardiology_xml(path):
+    """GE CardioSoft's strips: integers below each ``StripData``."""
+    from xml.etree import ElementTree
+
+    try:
+        return [(f"strip {n}", _strip(one)) for n, one in enumerate(ElementTree.parse(path).iter("StripData"), 1)]
     except (ElementTree.ParseError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"is a CardiologyXML file without a readable StripData ({error})") from error
 
 
-def _assemble(signals):
-    """Signals of the same length and rate as one array; a calibration pulse at an end is left out."""
-    if not signals:
-        raise ValueError("holds no ECG leads")
-    rates, lengths = {rate for *_, rate in signals}, {len(samples) for _, _, samples, _ in signals}
-    if len(rates) > 1 or len(lengths) > 1:
-        raise ValueError(f"its leads differ in rate or length ({sorted(rates)} Hz, {sorted(lengths)} samples)")
-    sample_rate = rates.pop()
-    if not 1 <= sample_rate <= 100_000 or not lengths.pop():
-        raise ValueError(f"holds no samples or says {sample_rate:g} samples a second")
-    columns = np.array([samples for _, _, samples, _ in signals], np.float64)
-    columns, notes = _without_calibration(columns, [unit for _, unit, *_ in signals], sample_rate)
-    return [name for name, *_ in signals], [unit for _, unit, *_ in signals], columns, sample_rate, notes
+def _strip(strip):
+    rate, resolution = float(strip.findtext("SampleRate")), strip.find("Resolution")
+    if resolution.get("units") != "uVperLsb":
+        raise ValueError(f"resolution in {resolution.get('units')}")
+    return [
+        (wave.get("lead") or "", "uV", np.array(wave.text.split(","), np.float64) * float(resolution.text), rate)
+        for wave in strip.findall("WaveformData")
+    ]
 
 
 def _without_calibration(columns, units, sample_rate):
@@ -141,73 +210,3 @@ def _without_calibration(columns, units, sample_rate):
             end = "end" if backwards else "start"
             return kept, [f"{length / sample_rate:.2g} s of calibration pulse at the {end} left out"]
     return columns, []
-
-
-def _read_table(path, sample_rate, units, leads):
-    notes = []
-    names, columns = _load_table(path)
-    if leads:
-        names = list(leads)
-    elif names is None and len(columns) == len(LEADS):
-        names = list(LEADS)
-        notes.append("no lead names: standard order I, II, III, aVR, aVL, aVF, V1..V6 assumed")
-    if names is None or len(names) != len(columns):
-        raise ValueError(f"holds {len(columns)} signals without names (name them: --leads I,II,...)")
-    if sample_rate is None:
-        raise ValueError("does not say its sampling rate (give it: --sample-rate HZ)")
-    if units is None:
-        raise ValueError("does not say its units (give them: --units mV, uV or V)")
-    if not 1 <= sample_rate <= 100_000:
-        raise ValueError(f"{sample_rate:g} samples a second are not possible")
-    return names, [units] * len(columns), columns, float(sample_rate), notes
-
-
-def _load_table(path):
-    """Names (None where there are none) and signals [signals, T] of a file that holds just numbers."""
-    suffix, names = path.suffix.lower(), None
-    try:
-        if suffix == ".npy":
-            values = np.load(path, mmap_mode="r", allow_pickle=False)
-        elif suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                arrays = [file[key] for key in file.files]
-            values = next((array for array in arrays if array.ndim == 2), None)
-        elif suffix == ".mat":
-            values = _load_mat(path)
-        else:
-            names, values = _load_csv(path)
-    except Exception as error:  # numpy, zipfile and zlib raise many kinds on damaged files
-        fault = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"cannot be read as {suffix[1:]} ({fault[:120]})") from error
-    if values is None or values.ndim != 2 or not values.size or values.dtype.kind not in "fiu":
-        raise ValueError("holds no two-dimensional array of numbers")
-    if values.size > MAX_VALUES:
-        raise ValueError(f"holds {values.size} values, more than the {MAX_VALUES} that are read")
-    along = values.T if names is not None or values.shape[0] > values.shape[1] else values
-    return names, np.array(along, np.float64)
-
-
-def _load_csv(path):
-    """A CSV file: one sample a line; the first line may name the leads. Columns of other names (time) are left out."""
-    with open(path, encoding="utf-8-sig") as file:
-        first = file.readline(100_000)
-    delimiter = next((mark for mark in (",", ";", "\t") if mark in first), None)
-    words = [word.strip().strip('"') for word in first.split(delimiter)]
-    named = any(standard_name(word) for word in words)
-    values = np.loadtxt(path, delimiter=delimiter, skiprows=int(named), ndmin=2, encoding="utf-8-sig")
-    if not named:
-        return None, values
-    kept = [column for column, word in enumerate(words) if standard_name(word)]
-    return [words[column] for column in kept], values[:, kept]
-
-
-def _load_mat(path):
-    """The signals of a MATLAB file: ``val`` (PhysioNet) or ``ECG.data`` (CPSC 2018)."""
-    from scipy.io import loadmat
-
-    contents = loadmat(path)
-    if "val" in contents:
-        return contents["val"]
-    if "ECG" in contents and "data" in (contents["ECG"].dtype.names or ()):
-        return contents["ECG"]["data"][0, 0]
-    raise ValueError("neither `val` nor `ECG.data` inside")

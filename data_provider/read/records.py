@@ -6,15 +6,20 @@ import numpy as np
 
 from data_provider.read.clinical_files import read_other
 from data_provider.read.leads import LEADS, choose_leads, complete_leads
-from data_provider.read.wfdb_files import read_wfdb, record_file
+from data_provider.read.silence import said, silent_runs
+from data_provider.read.wfdb_files import read_wfdb
+from data_provider.read.wfdb_header import record_file
 from utils.tools import UserError
 
 __all__ = ["LEADS", "Record", "RecordError", "read_record", "record_file"]
 
 UNREADABLE, TOO_SHORT, MISSING_SAMPLES = "unreadable", "shorter than 10 s", "missing samples"
 IMPLAUSIBLE_MV = 10.0  # worth a note
+SMALL_MV = 0.05  # likewise, where no lead spans more: asystole, or a file in volts that was taken for millivolts
 IMPOSSIBLE_MV = 1e6  # not an ECG
 UNIT_IN_MV = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "nv": 1e-6}
+_WRITTEN_OUT = {"milli": "mv", "micro": "uv", "nano": "nv", "": "v"}
+UNIT_IN_MV |= {f"{word}volt{s}": UNIT_IN_MV[short] for word, short in _WRITTEN_OUT.items() for s in ("", "s")}
 
 
 class RecordError(UserError):
@@ -67,7 +72,7 @@ def read_record(path, lead_order="name", sample_rate=None, units=None, leads=Non
         Anything wrong with the file.
     """
     signal, sample_rate, notes = read_millivolts(path, lead_order, None, sample_rate, units, leads)
-    return Record(signal.astype(np.float32), sample_rate, (*notes, *signal_warnings(signal)), str(path))
+    return Record(signal.astype(np.float32), sample_rate, (*notes, *signal_warnings(signal, sample_rate)), str(path))
 
 
 def read_millivolts(path, lead_order="name", buffers=None, sample_rate=None, units=None, leads=None):
@@ -75,6 +80,7 @@ def read_millivolts(path, lead_order="name", buffers=None, sample_rate=None, uni
 
     With a ``buffers`` the array is good until the next record is read into it.
     """
+    notes = []
     try:
         file = record_file(path)
         if file.suffix == ".hea":
@@ -91,7 +97,8 @@ def read_millivolts(path, lead_order="name", buffers=None, sample_rate=None, uni
         signal, derived = complete_leads(columns, rows)
         _check_amplitude(signal)
     except ValueError as error:
-        raise RecordError(path, str(error)) from error
+        noted = f" ({'; '.join(notes)})" if notes else ""  # the reason may lie there: a channel that was damaged
+        raise RecordError(path, f"{error}{noted}") from error
     except OSError as error:
         raise RecordError(path, f"cannot be read ({error.strerror or error})") from error
     if derived:
@@ -110,8 +117,8 @@ def _check_amplitude(signal):
         raise ValueError(f"holds values up to {largest:.3g} mV")
 
 
-def signal_warnings(signal):
-    """Warnings about a signal in mV: flat leads, missing samples, amplitudes that no heart makes."""
+def signal_warnings(signal, sample_rate):
+    """Warnings about a signal in mV: flat leads, silence, missing samples, amplitudes that no heart makes."""
     notes = []
     low, high = np.fmin.reduce(signal, axis=1), np.fmax.reduce(signal, axis=1)
     flat = [lead for lead, span in zip(LEADS, high - low, strict=True) if not span > 0]
@@ -120,7 +127,17 @@ def signal_warnings(signal):
     missing = float(np.isnan(signal).mean())
     if missing:
         notes.append(f"{missing:.2%} of the samples are missing")
-    largest = float(np.fmax.reduce(np.abs([low, high]), axis=None))
+    silence = silent_runs(signal, sample_rate)
+    if silence:
+        notes.append(f"no lead changes for {said(silence, sample_rate)}")
+    amplitude = implausible_amplitude(signal)
+    return [*notes, f"implausible amplitude: {amplitude}"] if amplitude else notes
+
+
+def implausible_amplitude(signal):
+    """In words what is too large or too small for an ECG in mV; "" where nothing is, or all leads are flat."""
+    low, high = np.fmin.reduce(signal, axis=1), np.fmax.reduce(signal, axis=1)
+    largest, span = float(np.fmax.reduce(np.abs([low, high]), axis=None)), float(np.fmax.reduce(high - low))
     if largest > IMPLAUSIBLE_MV:
-        notes.append(f"implausible amplitude: up to {largest:.3g} mV")
-    return notes
+        return f"up to {largest:.3g} mV"
+    return f"no lead spans more than {span:.2g} mV; are its units right?" if 0 < span < SMALL_MV else ""

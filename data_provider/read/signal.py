@@ -1,4 +1,4 @@
-"""`Record` -> standardised [12, 5000]: ten seconds at 500 Hz, gaps closed, each lead scaled.
+"""`Record` -> standardised [12, 5000]: ten seconds at 500 Hz, silence cut, gaps closed, each lead scaled.
 
 The policy is part of the codes: its fingerprint is kept with them.
 """
@@ -11,10 +11,11 @@ import numpy as np
 
 from data_provider.read.leads import LEADS
 from data_provider.read.records import MISSING_SAMPLES, TOO_SHORT, RecordError, read_millivolts
+from data_provider.read.silence import SILENCE_S, said, silent_runs, without_silent_ends
 from data_provider.read.wfdb_files import BufferPool
 from utils.tools import sha256_json
 
-VERSION = 1  # raise it when the same policy gives other numbers: stored codes are then made anew
+VERSION = 2  # raise it when the same policy gives other numbers: stored codes are then made anew
 _per_thread = threading.local()
 MAX_RATIO_TERM = 5000  # largest numerator or denominator of a resampling ratio
 
@@ -30,7 +31,7 @@ class SignalPolicy:
     samples : int
         Samples a lead.
     crop : {"first", "centre"}
-        Which part of a longer record.
+        Which part of a longer record. Silence at its ends (see `silence`) does not count.
     short : {"refuse", "pad"}
         Shorter records: refuse them, or pad each lead with its mean at the end.
     max_gap_s : float
@@ -90,12 +91,12 @@ def fit_signal(record, policy):
 
 def fit_windows(record, policy):
     """Every full window of a record in turn: float32 mV [N, 12, samples]; at least one, see `fit_signal`."""
-    step = policy.samples * record.sample_rate / policy.sample_rate
-    windows = []
-    for number in range(max(1, int(record.signal.shape[1] / step + 1e-9))):
-        part = record.signal[:, round(number * step) :]
-        windows.append(fit_signal(dataclasses.replace(record, signal=part), dataclasses.replace(policy, crop="first")))
-    return np.stack(windows)
+    rate, path, policy = record.sample_rate, record.path, dataclasses.replace(policy, crop="first")
+    signal = without_silent_ends(record.signal, _silence(record.signal, rate, policy))
+    step = policy.samples * rate / policy.sample_rate
+    count = max(1, int(signal.shape[1] / step + 1e-9))
+    parts = [signal[:, round(number * step) :] for number in range(count)]
+    return np.stack([_fit(part, rate, path, policy, cut=False) for part in parts]).astype(np.float32)
 
 
 def load_signal(path, policy, out=None):
@@ -125,17 +126,27 @@ def load_signal(path, policy, out=None):
     return _standardise(_fit(signal, sample_rate, path, policy), out)
 
 
-def _fit(signal, sample_rate, path, policy):
-    if sample_rate == policy.sample_rate and signal.shape[1] == policy.samples:
+def _silence(signal, sample_rate, policy):
+    return silent_runs(signal, sample_rate, max(policy.max_gap_s, SILENCE_S))
+
+
+def _fit(signal, sample_rate, path, policy, cut=True):
+    silence = _silence(signal, sample_rate, policy)
+    if silence and cut:
+        signal = without_silent_ends(signal, silence)
+    if not silence and sample_rate == policy.sample_rate and signal.shape[1] == policy.samples:
         return _close_gaps(signal, sample_rate, path, policy)
-    ratio = Fraction(policy.sample_rate / sample_rate).limit_denominator(MAX_RATIO_TERM)
+    ratio = _ratio(policy.sample_rate / sample_rate)
     if not ratio or abs(float(ratio) * sample_rate / policy.sample_rate - 1) > 1e-4 or ratio.numerator > MAX_RATIO_TERM:
         raise RecordError(path, f"{sample_rate:g} samples a second cannot be resampled to {policy.sample_rate}")
     # Crop before resampling: what lies outside the window neither costs time nor refuses the record by its gaps.
     length = signal.shape[1]
     wanted = int(np.ceil(policy.samples / ratio))
     start = max(0, (length - wanted) // 2) if policy.crop == "centre" else 0
-    signal = _close_gaps(signal[:, start : start + wanted], sample_rate, path, policy)
+    signal = signal[:, start : start + wanted]
+    if silence and policy.short == "refuse" and (inside := _silence(signal, sample_rate, policy)):
+        raise RecordError(path, f"no lead changes for {said(inside, sample_rate)}: that is no ECG", TOO_SHORT)
+    signal = _close_gaps(signal, sample_rate, path, policy)
     if ratio != 1:
         from scipy.signal import resample_poly
 
@@ -146,12 +157,20 @@ def _fit(signal, sample_rate, path, policy):
     if missing > 0:
         if policy.short == "refuse":
             seconds, needed = length / sample_rate, policy.samples / policy.sample_rate
-            raise RecordError(
-                path, f"{seconds:g} s long, {needed:g} s are needed (SHORT_RECORDS=pad fills it up)", TOO_SHORT
-            )
+            rest = f" but for silence ({said(silence, sample_rate)})" if silence else ""
+            fault = f"{seconds:g} s long{rest}, {needed:g} s are needed (SHORT_RECORDS=pad fills it up)"
+            raise RecordError(path, fault, TOO_SHORT)
         padding = np.repeat(signal.mean(axis=1, keepdims=True), missing, axis=1)
         signal = np.concatenate([signal, padding], axis=1)
     return signal[:, : policy.samples]
+
+
+def _ratio(exact):
+    """The fraction next to a ratio of sampling rates whose larger term is at most `MAX_RATIO_TERM`."""
+    if exact <= 1:
+        return Fraction(exact).limit_denominator(MAX_RATIO_TERM)
+    inverse = Fraction(1 / exact).limit_denominator(MAX_RATIO_TERM)
+    return 1 / inverse if inverse else inverse
 
 
 def _close_gaps(signal, sample_rate, path, policy):

@@ -10,7 +10,7 @@ from data_provider.manifests import read_manifest
 from data_provider.prepare.__main__ import main
 from data_provider.prepare.card import summary
 from data_provider.prepare.folder import NO_REPORT, convert, prepare_folder, read_folder
-from data_provider.read.records import read_record
+from data_provider.read.records import LEADS, read_record
 from ecg_tokenizer.tokenizer import make_plan
 from tests.shared import SHARED, needs_shared
 from tests.wfdb_maker import ecg, write_record
@@ -139,6 +139,68 @@ def test_bad_input_is_one_line(words, said, root, tmp_path, capsys, monkeypatch)
         main(["folder", "--root", str(root), *words])
     lines = capsys.readouterr().err.strip().splitlines()
     assert stop.value.code == 2 and len(lines) == 1 and said in lines[0]
+
+
+@pytest.mark.parametrize("spoil", ["paths", "records", "short"])
+def test_nothing_usable_is_a_fault_and_the_earlier_manifests_are_moved_aside(tmp_path, capsys, spoil):
+    """Lost otherwise: the next stage trains on what an earlier run wrote, and all looks well."""
+    folder, out = tmp_path / "ours", tmp_path / "out"
+    for number in range(2):
+        write_record(folder / f"r{number}", ecg(seed=number))
+    arguments = ["folder", "--root", str(folder), "--out", str(out), "--name", "n"]
+    rows = [{"file": f"r{n}", "patient_id": n, "report": "sinus rhythm"} for n in range(2)]
+    main([*arguments, "--table", str(table(tmp_path / "good.csv", rows))])
+    assert (out / "report/n/train.json").is_file()
+    if spoil == "paths":
+        table(tmp_path / "good.csv", [row | {"file": f"/elsewhere/r{n}"} for n, row in enumerate(rows)])
+    for number in range(2) if spoil != "paths" else ():
+        digital = ecg(4000, seed=number) if spoil == "short" else ecg(seed=number)
+        write_record(folder / f"r{number}", digital, leads=["x"] * 12 if spoil == "records" else list(LEADS))
+    reason = {"paths": "no usable path inside the folder", "records": "unreadable", "short": "shorter than 10 s"}[spoil]
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--table", str(tmp_path / "good.csv")])
+    said = capsys.readouterr()
+    error = said.err.strip().splitlines()[-1]
+    assert stop.value.code == 2 and "nothing usable" in error and f"2 {reason}" in error
+    assert not (out / "report/n").exists() and "moved aside" in said.out
+    assert len(list(out.glob("report/n.*/train.json"))) == 1
+
+
+def test_paths_as_other_programs_write_them(root, tmp_path):
+    (tmp_path / "link").symlink_to(root)
+    files = [str(root / "site0/r0.hea"), str(tmp_path / "link/site1/r1"), "site0\\r2.hea", "./site1//r3", "/etc/passwd"]
+    card = prepare_folder(root, tmp_path / "out", table=table(tmp_path / "t.csv", [{"file": file} for file in files]))
+    paths = {item["filepath"] for split in SPLITS for item in items_of(tmp_path / "out")[split]}
+    assert paths == {"site0/r0", "site1/r1", "site0/r2", "site1/r3"}
+    assert card["records"]["unreadable"] == {"/etc/passwd": "no usable path inside the folder"}
+
+
+def test_silence_and_small_amplitudes_are_in_the_quality_table(tmp_path, capsys):
+    digital = ecg()
+    digital[:, 3500:] = 0
+    write_record(tmp_path / "a/silent", digital)
+    write_record(tmp_path / "a/volts", ecg(), gains="1000000(0)/mV")
+    write_record(tmp_path / "a/sound", ecg(seed=1))
+    main(["folder", "--root", str(tmp_path / "a"), "--out", str(tmp_path / "out")])
+    with open(tmp_path / "out/a/quality.csv", newline="") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    assert [rows[name]["silent_s"] for name in ("silent", "volts", "sound")] == ["3", "0", "0"]
+    assert [rows[name]["implausible"] for name in ("silent", "volts", "sound")] == ["False", "True", "False"]
+    assert rows["silent"]["kind"] == "shorter than 10 s" and "7 s long but for silence" in rows["silent"]["fault"]
+    said = capsys.readouterr().out
+    assert "1 left out: shorter than 10 s" in said and "1 with silence in all leads, 1 of implausible amplitude" in said
+
+
+def test_volts_taken_for_millivolts_are_not_rounded_to_nothing(tmp_path):
+    (tmp_path / "a").mkdir()
+    np.save(tmp_path / "a/volts.npy", ecg() / 1e6)
+    np.save(tmp_path / "a/sound.npy", ecg() / 1000)
+    index, _ = read_folder(tmp_path / "a")
+    convert(tmp_path / "a", index, tmp_path / "b", sample_rate=500, units="mV")
+    assert "--units" in index.unreadable["volts.npy"] and len(index.ecgs) == 1
+    index, _ = read_folder(tmp_path / "a")
+    convert(tmp_path / "a", index, tmp_path / "c", sample_rate=500, units="V")
+    assert np.abs(read_record(tmp_path / "c/volts_npy").signal - ecg() / 1000).max() <= 0.0005
 
 
 def test_nothing_to_validate_on_is_said(tmp_path):

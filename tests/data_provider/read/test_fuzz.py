@@ -1,6 +1,6 @@
 """Broken and hostile files end in one of our own errors: no other exception, no hang, no memory blow-up.
 
-``FUZZ_CASES=4000 pytest tests/test_fuzz.py`` runs so many cases of each kind (default: a few, to stay quick).
+``FUZZ_CASES=4000 pytest tests/data_provider/read/test_fuzz.py`` runs so many cases of each kind (default: a few).
 """
 
 import csv
@@ -21,12 +21,14 @@ from data_provider.prepare.build import prepare_mimic, prepare_ptbxl
 from data_provider.prepare.ecgqa import EcgQa, map_samples
 from data_provider.prepare.inventory import DatasetIndex, Ecg
 from data_provider.prepare.mimic import MEASUREMENTS, RECORDS
+from data_provider.read.leads import LEADS, choose_leads, split_unit, standard_name
 from data_provider.read.records import RecordError, read_record
 from data_provider.read.signal import SignalPolicy, fit_signal, load_signal
 from tests.data_provider.prepare.test_ecgqa import row, sample
 from tests.data_provider.prepare.test_mimic import write_mimic
 from tests.data_provider.test_manifests import QA, REPORT
 from tests.wfdb_maker import PTBXL_COLUMNS, ecg, write_ptbxl, write_record
+from utils.env_files import read_env_file
 from utils.tools import UserError
 
 CASES = int(os.environ.get("FUZZ_CASES", 40))
@@ -251,6 +253,84 @@ def test_tables_and_other_formats_with_changed_bytes(tables, folder, suffix, edi
     record = guarded(lambda: read_record(path, sample_rate=500, units="mV"), RecordError)
     if not isinstance(record, str):
         assert isinstance(guarded(lambda: fit_signal(record, POLICY), RecordError), np.ndarray | str)
+
+
+CELL = st.one_of(
+    st.sampled_from(
+        "0.1 -0,2 1e3 nan inf - '1' \"2\" I V1 aVR (mV) time s 0:01.5 2020-01-01 # % mV 1,5 é \u2028 1e999".split()
+    ),
+    st.floats(-5, 5).map(lambda value: f"{value:.3f}"),
+    st.text(max_size=5),
+    st.just(""),
+)
+
+
+@fuzz(
+    head=st.lists(st.lists(CELL, max_size=15), max_size=4),
+    body=st.lists(st.lists(CELL, min_size=1, max_size=15), max_size=6),
+    sound=st.integers(0, 30),
+    mark=st.sampled_from([",", ";", "\t", "|", " ", ", "]),
+    point=st.sampled_from([".", ","]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1"]),
+    end=st.sampled_from(["\n", "\r\n", "\r", "\n\n"]),
+)
+def test_text_tables_of_other_words(folder, head, body, sound, mark, point, encoding, end):
+    rows = [[f"{value:.3f}".replace(".", point) for value in sample] for sample in (ecg(sound + 1) / 1000).T]
+    lines = [mark.join(cells) for cells in (*head, *rows, *body)]
+    (folder / "t.csv").write_bytes(end.join(lines).encode(encoding, errors="replace"))
+    for said in ({"sample_rate": 500, "units": "mV"}, {}, {"leads": ["I", "II", "V1"], "units": "uV"}):
+        record = guarded(lambda said=said: read_record(folder / "t.csv", **said), RecordError)
+        assert isinstance(record, str) or (record.signal.shape[0] == 12 and record.signal.shape[1] > 0)
+
+
+@fuzz(
+    arrays=st.dictionaries(
+        st.sampled_from("I II V1 ecg fs leads units val data x".split()),
+        st.tuples(st.lists(st.integers(0, 13), max_size=4), st.sampled_from("f8 i2 U3 b1 c8 S2 u1".split())),
+        max_size=5,
+    ),
+    suffix=st.sampled_from(["npz", "mat", "npy"]),
+)
+def test_arrays_of_other_shapes(folder, arrays, suffix):
+    from scipy.io import savemat
+
+    made = {name: np.ones(shape, "f8").astype(kind) for name, (shape, kind) in arrays.items()}
+    path = folder / f"a.{suffix}"
+    if suffix == "npy":
+        np.save(path, next(iter(made.values()), np.ones((12, 20))))
+    else:
+        (np.savez if suffix == "npz" else savemat)(
+            *((path,) if suffix == "npz" else (path, made)), **(made if suffix == "npz" else {})
+        )
+    record = guarded(lambda: read_record(path, sample_rate=500, units="mV"), RecordError)
+    assert isinstance(record, str) or record.signal.shape[0] == 12
+
+
+NAME = st.one_of(
+    st.text(max_size=12),
+    st.lists(
+        st.sampled_from([*LEADS, "ECG", "Lead", "EKG", "C", "D", "1", "6", "(mV)", "-", "_", " ", ".", "+", "MDC_"]),
+        max_size=6,
+    ).map("".join),
+)
+
+
+@fuzz(names=st.lists(NAME, max_size=20), order=st.sampled_from(["name", "file"]))
+def test_lead_names_of_other_words(names, order):
+    for name in names:
+        lead = standard_name(name)
+        assert lead is None or (lead in LEADS and standard_name(f"ECG {lead}") == lead and split_unit(name))
+    rows = guarded(lambda: choose_leads(names, order), ValueError)
+    if not isinstance(rows, str):
+        assert len(set(rows.values())) == len(rows) and set(rows) <= set(LEADS)
+        assert order == "file" or all(standard_name(names[row]) == lead for lead, row in rows.items())
+
+
+@fuzz(data=changed(b"A=1\nexport B='x y'\nC=\"$A ${B:-z}\" # c\n# d\nE=a\\ b\n"))
+def test_env_files_with_changed_bytes(folder, data):
+    (folder / "x.env").write_bytes(data)
+    read = guarded(lambda: read_env_file(folder / "x.env"))
+    assert isinstance(read, str) or all(isinstance(text, str) for text in read[0].values())
 
 
 def test_the_usual_record_still_reads(folder):
