@@ -6,6 +6,7 @@ python run_eval.py eval [--plan] [ENV FILE] [KEY=VALUE ...]     (eval.sh does th
 from data_provider.data_factory import manifest_path, sample
 from data_provider.manifests import read_manifest, record_paths
 from model.stage import (
+    ANSWERS,
     Plan,
     check_manifests,
     find_llm,
@@ -15,7 +16,7 @@ from model.stage import (
     stored_codes,
 )
 from utils.machine import print_rank0, processes_wanted, start_process
-from utils.runs import finish_run, plan_or_run, results_folder
+from utils.runs import finish_run, plan_or_run, results_folder, start_run
 from utils.settings import load_settings, require
 from utils.tools import UserError, entry_point, sha256_file, write_json
 
@@ -62,6 +63,8 @@ def main_process(plan):
 
     settings, (test,), (train,) = plan.settings, plan.manifests["test"], plan.manifests["train"]
     rank, world, device, dtype = start_process("eval", settings.device, settings.threads, settings.use_amp)
+    if rank == 0:
+        start_run(plan.folder, plan.identity, settings.resume, ANSWERS)
     ecg_tokenizer = EcgTokenizer.from_pretrained(settings.tokenizer_path, device=device)
     task, manifest = settings.tasktype, read_manifest(test, settings.tasktype)
     listed = sample(
@@ -79,12 +82,10 @@ def main_process(plan):
     answer_model = AnswerModel(model.to(device).eval(), text_tokenizer, vocabulary, read_prompts(settings.prompts))
     ecg_of = ecg_sources(settings, readable, store, ecg_tokenizer)
     longest = settings.max_new_tokens or MAX_NEW_TOKENS[task]
-    predictions = plan.folder / "predictions.jsonl"
+    predictions = plan.folder / ANSWERS
     for control in ("", *CONTROLS):
         path = control_path(predictions, control) if control else predictions
         if control not in ecg_of:
-            if rank == 0:
-                path.unlink(missing_ok=True)  # of an earlier run
             continue
         description = f"answering with {control} ECGs" if control else "answering"
         texts = generate_all(
@@ -133,7 +134,7 @@ def score(plan, predictions, left_out):
     write_json(plan.folder / "provenance.json", provenance)
     metrics = score_file(predictions, plan.settings.tasktype)
     write_json(plan.folder / "metrics.json", metrics)
-    finish_run(plan.folder, plan.fingerprint)
+    finish_run(plan.folder, plan.identity.fingerprint)
     print(*summary(metrics), f"-> {plan.folder / 'metrics.json'}", sep="\n", flush=True)
 
 
@@ -142,7 +143,7 @@ def main(argv):
     """Plan or run an exam."""
     if not argv or argv[0] != "eval":
         raise UserError("usage: python run_eval.py eval [--plan] [ENV FILE] [KEY=VALUE ...]")
-    plan_or_run("eval", argv[1:], make_plan, main_process)
+    plan_or_run("eval", argv[1:], make_plan, main_process, ANSWERS)
 
 
 if __name__ == "__main__":

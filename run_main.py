@@ -11,6 +11,7 @@ from functools import partial
 from data_provider.data_factory import manifest_path, sample
 from data_provider.manifests import read_manifest
 from model.stage import (
+    SAVED,
     Plan,
     check_manifests,
     find_llm,
@@ -146,7 +147,7 @@ def main_process(plan):
         "settings": {key.upper(): value for key, value in asdict(settings).items()},
         "inputs": plan.inputs,
     }
-    process = ProcessContext(plan.folder, plan.fingerprint, rank, world, device, dtype)
+    process = ProcessContext(plan.folder, plan.identity, rank, world, device, dtype)
     save = partial(save_checkpoint, model=model, tokenizer=text_tokenizer, card=card)
     train(stage, pick(settings, TrainingOptions), data, items, model, process, save)
     bad = left_out_text(every_path, store)
@@ -160,7 +161,7 @@ def main(argv):
     argv = [word for word in argv if not word.startswith("--local_rank")]
     if not argv or argv[0] not in ("pretrain", "finetune"):
         raise UserError("usage: python run_main.py pretrain|finetune [--plan] [ENV FILE] [KEY=VALUE ...]")
-    plan_or_run(argv[0], argv[1:], partial(make_plan, argv[0]), main_process)
+    plan_or_run(argv[0], argv[1:], partial(make_plan, argv[0]), main_process, SAVED)
 
 
 if __name__ == "__main__":
