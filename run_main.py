@@ -7,6 +7,7 @@ python run_main.py pretrain|finetune [--plan] [ENV FILE] [KEY=VALUE ...]     (th
 
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 from data_provider.data_factory import manifest_path, sample
 from data_provider.manifests import read_manifest
@@ -17,22 +18,27 @@ from model.stage import (
     find_llm,
     left_out_text,
     readable_items,
+    say_once,
     signal_policy,
     stored_codes,
 )
 from utils.machine import print_rank0, processes_wanted, start_process
 from utils.runs import plan_or_run, results_folder
-from utils.settings import load_settings, pick, require
-from utils.tools import UserError, entry_point, sha256_file
+from utils.settings import given_keys, load_settings, pick, require
+from utils.tools import REPOSITORY, UserError, entry_point, read_json, sha256_file
 
 
 def make_plan(stage, argv):
     """Check everything that can be checked without a model; raises `UserError`."""
     from ecg_tokenizer.codec import tokenizer_fingerprint
-    from model.checkpoint_files import check_fits, checkpoint_hash, llm_hash, tuning_of
-    from model.prompts import check_ecg_first, read_prompts
+    from model.agreement import agree
+    from model.checkpoint_files import check_fits, checkpoint_hash, llm_hash
+    from model.prompts import check_ecg_first
 
     settings = load_settings(stage, argv)
+    if stage == "finetune":
+        settings, prompts, lines = agree(settings, given_keys(argv), "PRETRAIN_PATH", stage)
+        say_once(lines)
     require(settings, "root_path_ecg", "tokenizer_path")
     roots = manifest_roots(stage, settings)
     manifests = {
@@ -46,17 +52,18 @@ def make_plan(stage, argv):
         "manifests": [sha256_file(path) for paths in manifests.values() for path in paths],
         "tokenizer": fingerprint,
         "llm": llm_hash(llm_path),
+        "deepspeed": read_json(REPOSITORY / "ds_config_zero2.json"),
     }
+    folder = results_folder(settings.results, stage, settings.tasktype, settings.dataset)
     if stage == "finetune":
-        inputs["prompts"] = read_prompts(settings.prompts)
+        inputs["prompts"] = prompts
         if settings.share_ecg:
-            check_ecg_first(inputs["prompts"], settings.tasktype)
+            check_ecg_first(prompts, settings.tasktype)
         if settings.pretrain_path:
             check_fits(settings.pretrain_path, fingerprint, llm_path)
-            if tuning_of(settings.pretrain_path) != settings.tuning:
-                raise UserError(f"TUNING={settings.tuning}, but {settings.pretrain_path} was tuned the other way")
             inputs["pretrained"] = checkpoint_hash(settings.pretrain_path)
-    folder = results_folder(settings.results, stage, settings.tasktype, settings.dataset)
+            if Path(settings.pretrain_path).resolve().is_relative_to(folder.resolve()):
+                raise UserError(f"PRETRAIN_PATH={settings.pretrain_path} lies in this run's own folder; set RESULTS")
     processes = processes_wanted(settings.num_processes, settings.device)
     return Plan(stage, settings, folder, llm_path, manifests, inputs, processes)
 
@@ -85,13 +92,12 @@ def model_to_train(plan, alphabets, dtype):
 
 def make_examples(plan, store, vocabulary, text_tokenizer):
     """What turns an item into the sequences of a training step."""
-    from model.prompts import read_prompts
     from model.training_data import StageThree, StageTwo
 
     settings = plan.settings
     if plan.stage == "pretrain":
         return StageTwo(store, vocabulary, settings.pretrain_objective)
-    return StageThree(store, vocabulary, text_tokenizer, read_prompts(settings.prompts), settings.tasktype)
+    return StageThree(store, vocabulary, text_tokenizer, plan.inputs["prompts"], settings.tasktype)
 
 
 def check_length(data, items, model, llm_path):

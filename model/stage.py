@@ -1,6 +1,8 @@
 """What stages 2, 3 and the exam share: the checked plan, how records become signals, the stored codes."""
 
 import math
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +50,13 @@ class Plan:
             decides[ITEMS_A_STEP] = math.prod(batch.values()) * self.processes
             other |= batch
         return Identity(decides | {"inputs": self.inputs}, length, other | {"processes": self.processes})
+
+
+def say_once(lines):
+    """Print the lines where a run is planned, not again in each of its processes."""
+    if "RANK" not in os.environ:
+        for line in lines:
+            print(line, file=sys.stderr, flush=True)
 
 
 def find_llm(settings):

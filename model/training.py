@@ -239,7 +239,7 @@ def _restore(engine, process, last_step):
     if progress.step > last_step:
         raise UserError(
             f"{process.folder}: is at step {progress.step}, but MAX_STEPS and TRAIN_EPOCHS end it at {last_step}; "
-            "RESUME=false moves it aside and starts anew"
+            "RESUME=false moves it aside and starts over"
         )
     if process.rank == 0:
         print(f"going on from step {progress.step}", flush=True)

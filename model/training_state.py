@@ -64,9 +64,9 @@ def load_state(engine, folder):
                     _set(trained[key], tensors, key)
         missing = next((key for key in trained if key not in found), None)
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"{state}: the save cannot be loaded ({error}); RESUME=false starts anew") from error
+        raise UserError(f"{state}: the save cannot be loaded ({error}); RESUME=false starts over") from error
     if missing:
-        raise UserError(f"{state}: the save lacks {missing}; RESUME=false starts anew")
+        raise UserError(f"{state}: the save lacks {missing}; RESUME=false starts over")
     return progress
 
 

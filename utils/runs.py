@@ -182,15 +182,19 @@ def check_start(folder, identity, resume, state):
         return False, ["RESUME=true or auto would have gone on from its save"] if same else []
     text = "; ".join(other)
     if other and resume == "true":
-        raise UserError(f"{folder}: its run is another one: {text}. RESUME=auto moves it aside and starts anew")
+        raise UserError(
+            f"{folder}: holds a run with other settings or inputs: {text}; RESUME=auto (or false) moves it aside and "
+            "starts over"
+        )
     if saved and len(other) == 1 and other[0].startswith(ITEMS_A_STEP):
         raise UserError(
-            f"{folder}: its run has other {text}. BATCH_SIZE or ACCUMULATION can make up for other processes; "
-            "RESUME=false moves it aside and starts anew"
+            f"{folder}: holds a run with other {text}; BATCH_SIZE or ACCUMULATION can make up for other processes, "
+            "RESUME=false moves it aside and starts over"
         )
     if other or not saved:
-        return False, [f"it differs: {text}" if other else "it has no save to go on from"]
+        return False, [f"{f'it differs: {text}' if other else 'it has no save to go on from'}: starting over"]
     changed = differences(started["length"] | started["other"], identity.length | identity.other)
+    changed = [line for line in changed if not line.startswith("RESUME ")]
     return True, [f"going on with {'; '.join(changed)}"] if changed else []
 
 

@@ -16,7 +16,7 @@ STAGES = ("tokenizer", "pretrain", "finetune", "eval")
 TINY_LLM = "tiny"
 ALL, LLM, TRAIN, TUNE = "tpfe", "pfe", "tpf", "pf"  # which stages read a setting, by their initials
 # What a run that goes on may be given anew (`Settings.parts`)
-LENGTH = {"max_steps", "train_epochs", "epochs", "max_minutes", "val_every", "patience"}
+LENGTH = {"max_steps", "train_epochs"}  # stage 1's EPOCHS decide: its learning rate falls until their end
 OTHER = {"resume", "save_steps", "verbose_steps", "eval_steps", "val_items", "threads", "workers", "device", "stage"}
 OTHER |= {"llm", "num_processes", "override"}
 
