@@ -131,6 +131,7 @@ def main_process(plan):
         wanted = pretraining_paths(lists) if stage == "pretrain" else lists[0]
         items[split], line = readable_items(wanted, store, plan.manifests[split][0], root, split)
         print_rank0(line)
+    del manifests, lists, wanted  # of 800,000 ECGs stage 2 needs the paths only, not their reports
     items["valid"] = sample(items["valid"], settings.val_items, settings.seed)
 
     seed_everything(settings.seed)

@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from data_provider.data_loader import bad_records_text, file_signature, load_signals
+from data_provider.data_loader import bad_records_text, file_signatures, load_signals
 from data_provider.manifests import check_records_exist, read_manifest, record_paths
 from data_provider.read import SignalPolicy
 from ecg_tokenizer.weights import STATE_FILE, tokenizer_fingerprint
@@ -34,6 +34,7 @@ class Plan:
     folder: Path
     root: str  # what the record paths start from
     paths: dict  # "train", "valid" -> record paths
+    signatures: dict  # record path -> its files' sizes and times
     identity: Identity
 
 
@@ -45,14 +46,16 @@ def make_plan(argv):
         raise UserError(f"START_FROM={settings.start_from} lies in LOG_ROOT, where training would write over it")
     check_network(settings)
     root, paths = read_sources(settings)
+    signatures = file_signatures(root, [path for part in paths.values() for path in part])
     inputs = {
         "version": VERSION,
         "manifests": [sha256_file(path) for path in settings.train_path + settings.val_path],
-        "records": sha256_json([[path, file_signature(root, path)] for part in paths.values() for path in part]),
+        "records": sha256_json([[path, signatures[path]] for part in paths.values() for path in part]),
         "start": tokenizer_fingerprint(settings.start_from) if settings.start_from else None,
     }
     decides, length, other = settings.parts("tokenizer")
-    return Plan(settings, Path(settings.log_root), root, paths, Identity(decides | {"inputs": inputs}, length, other))
+    identity = Identity(decides | {"inputs": inputs}, length, other)
+    return Plan(settings, Path(settings.log_root), root, paths, signatures, identity)
 
 
 def read_sources(settings):
@@ -156,7 +159,8 @@ def read_signals(plan):
     signals, names, bad = {}, {}, {}
     for split, what in (("train", "training"), ("valid", "validation")):
         cache = plan.folder / "signals" if len(plan.paths[split]) >= CACHE_FROM else None
-        found = load_signals(plan.root, plan.paths[split], policy, s.workers, cache, f"reading {what} ECGs")
+        how = policy, s.workers, cache, f"reading {what} ECGs", plan.signatures
+        found = load_signals(plan.root, plan.paths[split], *how)
         signals[split], names[split] = found[:2]
         bad |= found[2]
         if not names[split]:

@@ -106,7 +106,9 @@ def stored_codes(tokenizer, root, paths, codes_root, policy, rank, workers=0):
     if rank == 0:
         encode_records(tokenizer, root, paths, folder, policy, workers=workers)
     dist.barrier()
-    return CodeStore.open(folder, tokenizer.fingerprint, policy)
+    store = CodeStore.open(folder, tokenizer.fingerprint, policy)
+    store.signatures.clear()  # only a writer compares files; here they would be 200 MB of 800,000 records
+    return store
 
 
 def readable_items(items, store, manifest, root, split):
