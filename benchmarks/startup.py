@@ -63,7 +63,7 @@ def make_world(folder, records, questions):
     words = "Sinus rhythm. Left axis deviation. Nonspecific ST-T wave changes. Borderline ECG."
     background = "The patient is a 61 year old man. Recording Details: none"
     (folder / "root").mkdir()
-    for split, part in {"train": paths[records // 10 :], "valid": paths[: records // 20]}.items():
+    for split, part in {"train": paths[records // 20 :], "valid": paths[: records // 20]}.items():
         items = [{"filepath": path, "report": words, "background": background} for path in part]
         (folder / f"{split}.json").write_text(json.dumps(items))
     asked = [

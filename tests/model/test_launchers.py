@@ -43,7 +43,8 @@ def words(world, stage, results, **more):
         values |= {"PRETRAIN_OBJECTIVE": "causal"} if stage == "pretrain" else {"TASKTYPE": "report"}
     values |= {"THREADS": 1, "USE_AMP": "false", "SAVE_STEPS": 1000} | more
     script = "ecg_tokenizer/run_tokenizer.sh" if stage == "tokenizer" else f"{stage}.sh"
-    return ["bash", str(REPOSITORY / script), str(world / "run.env"), *(f"{key}={value}" for key, value in values.items())]
+    given = [f"{key}={value}" for key, value in values.items()]
+    return ["bash", str(REPOSITORY / script), str(world / "run.env"), *given]
 
 
 def folder_of(stage, results):
