@@ -6,27 +6,31 @@ python run_eval.py eval [--plan] [ENV FILE] [KEY=VALUE ...]     (eval.sh does th
 from data_provider.data_factory import manifest_path, sample
 from data_provider.manifests import read_manifest, record_paths
 from model.stage import (
+    ANSWERS,
     Plan,
     check_manifests,
     find_llm,
     left_out_text,
     readable_items,
+    say_once,
     signal_policy,
     stored_codes,
 )
 from utils.machine import print_rank0, processes_wanted, start_process
-from utils.runs import finish_run, plan_or_run, results_folder
-from utils.settings import load_settings, require
+from utils.runs import finish_run, plan_or_run, results_folder, start_run
+from utils.settings import given_keys, load_settings, require
 from utils.tools import UserError, entry_point, sha256_file, write_json
 
 
 def make_plan(argv):
     """Check everything that can be checked without a model; raises `UserError`."""
     from ecg_tokenizer.codec import tokenizer_fingerprint
+    from model.agreement import agree
     from model.checkpoint_files import check_fits, checkpoint_hash, llm_hash
-    from model.prompts import read_prompts
 
     settings = load_settings("eval", argv)
+    settings, prompts, lines = agree(settings, given_keys(argv), "CKP_PATH", "eval")
+    say_once(lines)
     task, root = settings.tasktype, "root_path_json" if settings.tasktype == "qa" else "root_report_json"
     require(settings, "root_path_ecg", root, "tokenizer_path", "ckp_path")
     test, train = (manifest_path(getattr(settings, root), settings.dataset, task, split) for split in ("test", "train"))
@@ -40,7 +44,7 @@ def make_plan(argv):
         "llm": llm_hash(llm_path),
         "test_manifest": sha256_file(test),
         "train_manifest": sha256_file(train),
-        "prompts": read_prompts(settings.prompts),
+        "prompts": prompts,
     }
     for card in sorted(test.parent.glob("*dataset_card.json")):
         inputs[card.name] = sha256_file(card)
@@ -57,11 +61,12 @@ def main_process(plan):
     from model.answering import MAX_NEW_TOKENS, AnswerModel, generate_all, prediction_row
     from model.checkpoints import load_model
     from model.controls import CONTROLS
-    from model.prompts import read_prompts
     from utils.scores import attach_floor, control_path, write_predictions
 
     settings, (test,), (train,) = plan.settings, plan.manifests["test"], plan.manifests["train"]
     rank, world, device, dtype = start_process("eval", settings.device, settings.threads, settings.use_amp)
+    if rank == 0:
+        start_run(plan.folder, plan.identity, settings.resume, ANSWERS)
     ecg_tokenizer = EcgTokenizer.from_pretrained(settings.tokenizer_path, device=device)
     task, manifest = settings.tasktype, read_manifest(test, settings.tasktype)
     listed = sample(
@@ -76,15 +81,13 @@ def main_process(plan):
 
     alphabets = {"n_codes": ecg_tokenizer.n_codes, "n_scales": ecg_tokenizer.n_scales}
     model, text_tokenizer, vocabulary = load_model(settings.ckp_path, plan.llm_path, **alphabets, dtype=dtype)
-    answer_model = AnswerModel(model.to(device).eval(), text_tokenizer, vocabulary, read_prompts(settings.prompts))
+    answer_model = AnswerModel(model.to(device).eval(), text_tokenizer, vocabulary, plan.inputs["prompts"])
     ecg_of = ecg_sources(settings, readable, store, ecg_tokenizer)
     longest = settings.max_new_tokens or MAX_NEW_TOKENS[task]
-    predictions = plan.folder / "predictions.jsonl"
+    predictions = plan.folder / ANSWERS
     for control in ("", *CONTROLS):
         path = control_path(predictions, control) if control else predictions
         if control not in ecg_of:
-            if rank == 0:
-                path.unlink(missing_ok=True)  # of an earlier run
             continue
         description = f"answering with {control} ECGs" if control else "answering"
         texts = generate_all(
@@ -133,7 +136,7 @@ def score(plan, predictions, left_out):
     write_json(plan.folder / "provenance.json", provenance)
     metrics = score_file(predictions, plan.settings.tasktype)
     write_json(plan.folder / "metrics.json", metrics)
-    finish_run(plan.folder, plan.fingerprint)
+    finish_run(plan.folder, plan.identity.fingerprint)
     print(*summary(metrics), f"-> {plan.folder / 'metrics.json'}", sep="\n", flush=True)
 
 
@@ -142,7 +145,7 @@ def main(argv):
     """Plan or run an exam."""
     if not argv or argv[0] != "eval":
         raise UserError("usage: python run_eval.py eval [--plan] [ENV FILE] [KEY=VALUE ...]")
-    plan_or_run("eval", argv[1:], make_plan, main_process)
+    plan_or_run("eval", argv[1:], make_plan, main_process, ANSWERS)
 
 
 if __name__ == "__main__":

@@ -7,31 +7,38 @@ python run_main.py pretrain|finetune [--plan] [ENV FILE] [KEY=VALUE ...]     (th
 
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 from data_provider.data_factory import manifest_path, sample
 from data_provider.manifests import read_manifest
 from model.stage import (
+    SAVED,
     Plan,
     check_manifests,
     find_llm,
     left_out_text,
     readable_items,
+    say_once,
     signal_policy,
     stored_codes,
 )
 from utils.machine import print_rank0, processes_wanted, start_process
 from utils.runs import plan_or_run, results_folder
-from utils.settings import load_settings, pick, require
-from utils.tools import UserError, entry_point, sha256_file
+from utils.settings import given_keys, load_settings, pick, require
+from utils.tools import REPOSITORY, UserError, entry_point, read_json, sha256_file
 
 
 def make_plan(stage, argv):
     """Check everything that can be checked without a model; raises `UserError`."""
     from ecg_tokenizer.codec import tokenizer_fingerprint
-    from model.checkpoint_files import check_fits, checkpoint_hash, llm_hash, tuning_of
-    from model.prompts import check_ecg_first, read_prompts
+    from model.agreement import agree
+    from model.checkpoint_files import check_fits, checkpoint_hash, llm_hash
+    from model.prompts import check_ecg_first
 
     settings = load_settings(stage, argv)
+    if stage == "finetune":
+        settings, prompts, lines = agree(settings, given_keys(argv), "PRETRAIN_PATH", stage)
+        say_once(lines)
     require(settings, "root_path_ecg", "tokenizer_path")
     roots = manifest_roots(stage, settings)
     manifests = {
@@ -45,17 +52,18 @@ def make_plan(stage, argv):
         "manifests": [sha256_file(path) for paths in manifests.values() for path in paths],
         "tokenizer": fingerprint,
         "llm": llm_hash(llm_path),
+        "deepspeed": read_json(REPOSITORY / "ds_config_zero2.json"),
     }
+    folder = results_folder(settings.results, stage, settings.tasktype, settings.dataset)
     if stage == "finetune":
-        inputs["prompts"] = read_prompts(settings.prompts)
+        inputs["prompts"] = prompts
         if settings.share_ecg:
-            check_ecg_first(inputs["prompts"], settings.tasktype)
+            check_ecg_first(prompts, settings.tasktype)
         if settings.pretrain_path:
             check_fits(settings.pretrain_path, fingerprint, llm_path)
-            if tuning_of(settings.pretrain_path) != settings.tuning:
-                raise UserError(f"TUNING={settings.tuning}, but {settings.pretrain_path} was tuned the other way")
             inputs["pretrained"] = checkpoint_hash(settings.pretrain_path)
-    folder = results_folder(settings.results, stage, settings.tasktype, settings.dataset)
+            if Path(settings.pretrain_path).resolve().is_relative_to(folder.resolve()):
+                raise UserError(f"PRETRAIN_PATH={settings.pretrain_path} lies in this run's own folder; set RESULTS")
     processes = processes_wanted(settings.num_processes, settings.device)
     return Plan(stage, settings, folder, llm_path, manifests, inputs, processes)
 
@@ -86,13 +94,12 @@ def model_to_train(plan, ecg_tokenizer, alphabets, dtype):
 
 def make_examples(plan, store, vocabulary, text_tokenizer):
     """What turns an item into the sequences of a training step."""
-    from model.prompts import read_prompts
     from model.training_data import StageThree, StageTwo
 
     settings = plan.settings
     if plan.stage == "pretrain":
         return StageTwo(store, vocabulary, settings.pretrain_objective)
-    return StageThree(store, vocabulary, text_tokenizer, read_prompts(settings.prompts), settings.tasktype)
+    return StageThree(store, vocabulary, text_tokenizer, plan.inputs["prompts"], settings.tasktype)
 
 
 def check_length(data, items, model, llm_path):
@@ -126,6 +133,7 @@ def main_process(plan):
         wanted = pretraining_paths(lists) if stage == "pretrain" else lists[0]
         items[split], line = readable_items(wanted, store, plan.manifests[split][0], root, split)
         print_rank0(line)
+    del manifests, lists, wanted  # of 800,000 ECGs stage 2 needs the paths only, not their reports
     items["valid"] = sample(items["valid"], settings.val_items, settings.seed)
 
     seed_everything(settings.seed)
@@ -148,7 +156,7 @@ def main_process(plan):
         "settings": {key.upper(): value for key, value in asdict(settings).items()},
         "inputs": plan.inputs,
     }
-    process = ProcessContext(plan.folder, plan.fingerprint, rank, world, device, dtype)
+    process = ProcessContext(plan.folder, plan.identity, rank, world, device, dtype)
     save = partial(save_checkpoint, model=model, tokenizer=text_tokenizer, card=card)
     train(stage, pick(settings, TrainingOptions), data, items, model, process, save)
     bad = left_out_text(every_path, store)
@@ -162,7 +170,7 @@ def main(argv):
     argv = [word for word in argv if not word.startswith("--local_rank")]
     if not argv or argv[0] not in ("pretrain", "finetune"):
         raise UserError("usage: python run_main.py pretrain|finetune [--plan] [ENV FILE] [KEY=VALUE ...]")
-    plan_or_run(argv[0], argv[1:], partial(make_plan, argv[0]), main_process)
+    plan_or_run(argv[0], argv[1:], partial(make_plan, argv[0]), main_process, SAVED)
 
 
 if __name__ == "__main__":

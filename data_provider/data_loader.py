@@ -1,16 +1,22 @@
 """Signals in bulk: every record read once, in memory or in a memory-mapped cache; bad ones left out and listed."""
 
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from data_provider.manifests import LOOKING_THREADS
 from data_provider.read import RecordError, load_signal, record_file
 from utils.tools import read_json, sha256_json, write_json
 
+CHUNK = 500  # files that a thread looks at in a go
 
-def load_signals(root, paths, policy, workers=0, cache_folder=None, description="reading ECGs"):
+
+def load_signals(
+    root, paths, policy, workers=0, cache_folder=None, description="reading ECGs", signatures=None
+):
     """Read and standardise records.
 
     Parameters
@@ -23,6 +29,8 @@ def load_signals(root, paths, policy, workers=0, cache_folder=None, description=
         Threads that read; 0 reads in the calling one.
     cache_folder : str or Path, optional
         Keep the signals there as a memory map. A later call with the same policy and unchanged files reads nothing.
+    signatures : dict, optional
+        `file_signatures` of the paths, where they are known already.
 
     Returns
     -------
@@ -37,7 +45,9 @@ def load_signals(root, paths, policy, workers=0, cache_folder=None, description=
         signals = np.empty((len(paths), 12, policy.samples), np.float32)
         good, bad = _fill(signals, root, paths, policy, workers, description)
         return signals[: len(good)], good, bad
-    key = _cache_key(root, paths, policy)[:24]
+    signatures = signatures or file_signatures(root, paths)
+    looked_at = [[path, signatures[path]] for path in paths]
+    key = sha256_json([policy.fingerprint(), str(Path(root).resolve()), looked_at])[:24]
     array_path, index_path = Path(cache_folder) / f"signals_{key}.npy", Path(cache_folder) / f"signals_{key}.json"
     if not (array_path.is_file() and index_path.is_file()):
         array_path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,17 +77,39 @@ def bad_records_text(bad, limit=20):
     return "\n".join(lines)
 
 
+def file_signatures(root, paths):
+    """Path -> `file_signature`, with a bar; in threads, since on a network disk each look takes a millisecond."""
+    from tqdm import tqdm
+
+    paths = list(dict.fromkeys(paths))
+    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
+    signatures = {}
+    bar = tqdm(total=len(paths), desc="looking at record files", unit="ECG", disable=len(paths) < 20 * CHUNK)
+    with ThreadPoolExecutor(LOOKING_THREADS) as pool, bar:
+        looks = pool.map(lambda chunk: [file_signature(root, path) for path in chunk], chunks)
+        for chunk, found in zip(chunks, looks, strict=True):
+            signatures.update(zip(chunk, found, strict=True))
+            bar.update(len(chunk))
+    return signatures
+
+
 def file_signature(root, path):
     """Size and modification time (ns) of a record's files, as a string; "" when there is none."""
-    header = record_file(Path(root) / path)
-    parts = []
-    for file in (header, header.with_suffix(".dat"), header.with_suffix(".mat")):
-        try:
-            status = file.stat()
-        except OSError:
-            continue
-        parts.append(f"{status.st_size}:{status.st_mtime_ns}")
-    return "+".join(parts)
+    stem = os.path.join(root, path)
+    parts = [_size_and_time(stem + ".hea")]
+    if parts[0] is None:  # no WFDB record named without its extension
+        header = str(record_file(stem))
+        stem, parts = os.path.splitext(header)[0], [_size_and_time(header)]
+    parts += [_size_and_time(stem + ".dat"), _size_and_time(stem + ".mat")]
+    return "+".join(filter(None, parts))
+
+
+def _size_and_time(file):
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return f"{status.st_size}:{status.st_mtime_ns}" if stat.S_ISREG(status.st_mode) else None
 
 
 def _fill(signals, root, paths, policy, workers, description):
@@ -102,9 +134,3 @@ def _fill(signals, root, paths, policy, workers, description):
             signals[target] = signals[row]
     bad = {path: fault for path, fault in zip(paths, faults, strict=True) if fault is not None}
     return [paths[row] for row in good], bad
-
-
-def _cache_key(root, paths, policy):
-    return sha256_json(
-        [policy.fingerprint(), str(Path(root).resolve()), [[path, file_signature(root, path)] for path in paths]]
-    )

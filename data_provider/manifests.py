@@ -2,10 +2,13 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from data_provider.read import record_file
 from utils.tools import UserError, read_json, write_atomically
+
+LOOKING_THREADS = 64  # on a network disk a look at a file takes a millisecond, and most of it is waiting
 
 
 def read_manifest(path, task="any"):
@@ -60,8 +63,22 @@ def check_records_exist(items, root, manifest_path):
     if not root.is_dir():
         raise UserError(f"{root}: no such folder (it should hold the records of {manifest_path})")
     paths = record_paths(items)
-    if not any(os.path.isfile(record_file(root / path)) for path in paths):
+    if not _any_exists(root, paths):
         raise UserError(f"{root}: none of the {len(paths)} records of {manifest_path} is there, for example {paths[0]}")
+
+
+def _any_exists(root, paths):
+    """Whether one of the records is there; the first is looked at first, then all in threads (they may be many)."""
+
+    def exists(part):
+        return any(os.path.isfile(record_file(os.path.join(root, path))) for path in part)
+
+    if exists(paths[:10]):
+        return True
+    with ThreadPoolExecutor(LOOKING_THREADS) as pool:
+        found = any(pool.map(exists, [paths[start : start + 500] for start in range(10, len(paths), 500)]))
+        pool.shutdown(cancel_futures=True)
+    return found
 
 
 def write_manifest(path, items):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_provider.data_loader import bad_records_text, file_signature
+from data_provider.data_loader import bad_records_text, file_signatures
 from data_provider.read import RecordError, SignalPolicy, load_signal
 from ecg_tokenizer.familiarity import ecg_loss, familiar_level
 from ecg_tokenizer.store import CodeStore, StoreWriter, locked
@@ -45,7 +45,7 @@ def encode_records(tokenizer, root, paths, folder, policy, workers=0, batch_size
         tokenizer.network.to(device)
     with locked(folder):
         writer = StoreWriter(folder, tokenizer.fingerprint, policy, tokenizer.row_length)
-        signatures = {path: file_signature(root, path) for path in dict.fromkeys(paths)}
+        signatures = file_signatures(root, paths)
         known = writer.store.signatures
         missing = [path for path, signature in signatures.items() if known.get(path) != signature]
         if missing and on_start:

@@ -12,11 +12,12 @@ import os
 import sys
 from pathlib import Path
 
-from data_provider.data_loader import bad_records_text, file_signature, load_signals
+from data_provider.data_loader import bad_records_text, file_signatures, load_signals
 from data_provider.manifests import check_records_exist, read_manifest, record_paths
 from data_provider.read import SignalPolicy
-from ecg_tokenizer.weights import tokenizer_fingerprint
-from utils.runs import FINISHED, STARTED, finish_run, is_finished, start_run
+from ecg_tokenizer.weights import STATE_FILE, tokenizer_fingerprint
+from utils.processes import stop_at_once
+from utils.runs import FINISHED, Identity, check_start, finish_run, is_finished, run_lock, start_run
 from utils.settings import load_settings, require, unused_keys
 from utils.tools import UserError, entry_point, read_json, seed_everything, sha256_file, sha256_json
 
@@ -33,7 +34,8 @@ class Plan:
     folder: Path
     root: str  # what the record paths start from
     paths: dict  # "train", "valid" -> record paths
-    fingerprint: str
+    signatures: dict  # record path -> its files' sizes and times
+    identity: Identity
 
 
 def make_plan(argv):
@@ -44,14 +46,16 @@ def make_plan(argv):
         raise UserError(f"START_FROM={settings.start_from} lies in LOG_ROOT, where training would write over it")
     check_network(settings)
     root, paths = read_sources(settings)
+    signatures = file_signatures(root, [path for part in paths.values() for path in part])
     inputs = {
         "version": VERSION,
         "manifests": [sha256_file(path) for path in settings.train_path + settings.val_path],
-        "records": sha256_json([[path, file_signature(root, path)] for part in paths.values() for path in part]),
+        "records": sha256_json([[path, signatures[path]] for part in paths.values() for path in part]),
         "start": tokenizer_fingerprint(settings.start_from) if settings.start_from else None,
     }
-    fingerprint = sha256_json([settings.fingerprint("tokenizer"), inputs])
-    return Plan(settings, Path(settings.log_root), root, paths, fingerprint)
+    decides, length, other = settings.parts("tokenizer")
+    identity = Identity(decides | {"inputs": inputs}, length, other)
+    return Plan(settings, Path(settings.log_root), root, paths, signatures, identity)
 
 
 def read_sources(settings):
@@ -93,7 +97,7 @@ def run_plan(plan):
     import numpy as np
     import torch
 
-    from ecg_tokenizer.training import STATE_FILE, STATE_FOLDER, Run, figures_text, train
+    from ecg_tokenizer.training import Run, figures_text, train
     from utils.log import RunLog
     from utils.machine import pick_device, pick_dtype, set_threads
 
@@ -103,9 +107,7 @@ def run_plan(plan):
     seed_everything(s.seed)
     network, config = make_network(s)  # first: what is wrong with START_FROM costs no earlier run
     network = network.to(device).train()
-    say_if_other(plan)
-    resume = start_run(plan.folder, plan.fingerprint, s.resume, STATE_FOLDER)
-    resume = resume and (plan.folder / STATE_FOLDER / STATE_FILE).is_file()
+    resume = start_run(plan.folder, plan.identity, s.resume, STATE_FILE)
     signals, names, bad = read_signals(plan)
     row_of = {name: row for row, name in enumerate(names["train"])}
     rows = np.array([row_of[path] for path in plan.paths["train"] if path in row_of])
@@ -121,7 +123,7 @@ def run_plan(plan):
         progress, figures = train(run, network, log, resume)
     summary = {**figures, "step": progress.best_step, "steps": progress.step, "seconds": round(progress.seconds, 1)}
     summary |= {"n_codes": network.quantizer.n_codes, "parameters": parameters, "torch": torch.__version__}
-    finish_run(plan.folder, plan.fingerprint, **summary, bad=bad)
+    finish_run(plan.folder, plan.identity.fingerprint, **summary, bad=bad)
     print(f"tokenizer: {figures_text(figures, network.quantizer.n_codes)}")
     minutes = progress.seconds / 60
     print(f"tokenizer: step {progress.best_step} of {progress.step}, {minutes:.1f} min -> {plan.folder}/best.pt")
@@ -157,7 +159,8 @@ def read_signals(plan):
     signals, names, bad = {}, {}, {}
     for split, what in (("train", "training"), ("valid", "validation")):
         cache = plan.folder / "signals" if len(plan.paths[split]) >= CACHE_FROM else None
-        found = load_signals(plan.root, plan.paths[split], policy, s.workers, cache, f"reading {what} ECGs")
+        how = policy, s.workers, cache, f"reading {what} ECGs", plan.signatures
+        found = load_signals(plan.root, plan.paths[split], *how)
         signals[split], names[split] = found[:2]
         bad |= found[2]
         if not names[split]:
@@ -166,21 +169,10 @@ def read_signals(plan):
     return signals, names, bad
 
 
-def say_if_other(plan):
-    """Say that RESUME=auto starts over, and why."""
-    started = plan.folder / STARTED
-    if plan.settings.resume != "auto" or not started.is_file():
-        return
-    if read_json(started).get("fingerprint") != plan.fingerprint:
-        print(f"tokenizer: {plan.folder} was made with other settings or inputs: starting over", flush=True)
-
-
 def _saved_step(plan):
     import torch
 
-    from ecg_tokenizer.training import STATE_FILE, STATE_FOLDER
-
-    return torch.load(plan.folder / STATE_FOLDER / STATE_FILE, weights_only=True)["progress"]["step"]
+    return torch.load(plan.folder / STATE_FILE, weights_only=True)["progress"]["step"]
 
 
 @entry_point
@@ -189,17 +181,20 @@ def main(argv):
     if "--help" in argv or "-h" in argv:
         print(__doc__.strip())
         return
+    stop_at_once("before the first step; the same command starts again")
     plan = make_plan(argv)
     for key in unused_keys("tokenizer", argv):
         print(f"note: {key} has no effect in this stage", file=sys.stderr)
-    if plan.settings.resume != "false" and is_finished(plan.folder, plan.fingerprint):
+    if plan.settings.resume != "false" and is_finished(plan.folder, plan.identity.fingerprint):
         done = read_json(plan.folder / FINISHED)
         print(
             f"tokenizer: {plan.folder} is finished, made of these settings and inputs: PRDN {done['prdn']:.1f} %, "
             f"{done['codes_used']} codes used, perplexity {done['perplexity']:.0f}"
         )
         return
-    run_plan(plan)
+    check_start(plan.folder, plan.identity, plan.settings.resume, STATE_FILE)
+    with run_lock(plan.folder):
+        run_plan(plan)
 
 
 if __name__ == "__main__":

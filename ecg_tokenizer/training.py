@@ -13,10 +13,10 @@ from ecg_tokenizer.codec import config_to_json
 from ecg_tokenizer.familiarity import write_familiar_level
 from ecg_tokenizer.muon import Muon
 from ecg_tokenizer.quantizers import code_use
-from ecg_tokenizer.weights import CHECKPOINT_FILE, write_checkpoint, write_folder
-from utils.tools import UserError, write_atomically
+from ecg_tokenizer.weights import CHECKPOINT_FILE, STATE_FILE, write_checkpoint, write_folder
+from utils.processes import remember_stop
+from utils.tools import Stopped, UserError, write_atomically
 
-STATE_FOLDER, STATE_FILE = "state", "training.pt"
 WARM_UP, LAST_RATE = 0.05, 0.02  # share of the training; share of the peak rate
 VALIDATION_BATCH = 32
 
@@ -64,7 +64,7 @@ def train(run, network, log, resume):
     steps_per_epoch = math.ceil(len(run.rows) / s.batch)
     last_step, begun = steps_per_epoch * s.epochs, time.monotonic() - progress.seconds
     bar = tqdm(total=last_step, initial=progress.step, desc="tokenizer", unit="step")
-    steps, steps_of, done = None, None, share_done(progress, last_step, s)
+    steps, steps_of, done, signals = None, None, share_done(progress, last_step, s), remember_stop()
     while done < 1 and not stops_early(progress, s):
         epoch, number = divmod(progress.step, steps_per_epoch)
         if steps_of != epoch:
@@ -84,8 +84,12 @@ def train(run, network, log, resume):
         if progress.step % s.val_every == 0 or done >= 1:
             figures = _validate_and_keep(run, network, log, progress, epoch, figures, bar)
             progress.seconds = time.monotonic() - begun
-        if progress.step % s.save_steps == 0:
+        stop = signals and done < 1
+        if progress.step % s.save_steps == 0 or stop:
             _save_state(run, network, optimizers, progress, figures)
+        if stop:
+            text = f"at step {progress.step}, saved; the same command with RESUME=true goes on from here"
+            raise Stopped(signals[0], text)
     bar.close()
     return progress, figures
 
@@ -216,11 +220,11 @@ def _save_state(run, network, optimizers, progress, figures):
         "progress": vars(progress),
         "figures": figures,
     }
-    write_atomically(run.folder / STATE_FOLDER / STATE_FILE, lambda temporary: torch.save(state, temporary))
+    write_atomically(run.folder / STATE_FILE, lambda temporary: torch.save(state, temporary))
 
 
 def _restore(run, network, optimizers):
-    path = run.folder / STATE_FOLDER / STATE_FILE
+    path = run.folder / STATE_FILE
     try:
         state = torch.load(path, map_location=run.device, weights_only=True)
         network.load_state_dict(state["model"])

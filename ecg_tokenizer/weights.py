@@ -11,6 +11,7 @@ from pathlib import Path
 from utils.tools import REPOSITORY, UserError, read_json, sha256_json, write_atomically, write_json
 
 CONFIG_FILE, WEIGHTS_FILE, CHECKPOINT_FILE = "config.json", "model.safetensors", "best.pt"
+STATE_FILE = "state/training.pt"  # in a run's folder: what RESUME goes on from
 SHIPPED = REPOSITORY / "ecg_tokenizer/pretrained"
 PUBLISHED_KEYS = ("enc.to_code.weight", "dec.expand.weight", "dec.final.weight")
 PUBLISHED_CONFIG = {"architecture": "published", "quantizer": "fsq", "levels": [6, 6, 6, 6], "codes_per_ecg": 313}

@@ -69,9 +69,3 @@ def share_weights(folder):
     """Let those read a saved model's weights who may read its tokenizer; safetensors lets nobody but their owner."""
     for file in folder.glob("*.safetensors"):
         file.chmod((folder / "tokenizer_config.json").stat().st_mode)
-
-
-def tuning_of(path):
-    """``"lora"`` or ``"full"``: what a checkpoint holds."""
-    path = resolve_checkpoint(path)
-    return "lora" if path.is_file() or (path / "adapter_config.json").is_file() else "full"

@@ -1,12 +1,19 @@
 """What stages 2, 3 and the exam share: the checked plan, how records become signals, the stored codes."""
 
+import math
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_provider.data_loader import bad_records_text
 from data_provider.manifests import check_records_exist, read_manifest
 from data_provider.read import SignalPolicy
-from utils.tools import UserError, sha256_json
+from utils.runs import ITEMS_A_STEP, Identity
+from utils.tools import UserError
+
+SAVED = "resume/latest"  # in a training stage's folder: names the save that it goes on from (`model.training_state`)
+ANSWERS = "predictions.jsonl"  # what the exam goes on from
 
 
 @dataclass(frozen=True)
@@ -34,10 +41,21 @@ class Plan:
     processes: int
 
     @property
-    def fingerprint(self):
-        """Hash of what decides the result. The exam's answers don't depend on the number of processes."""
-        processes = [] if self.stage == "eval" else [self.processes]
-        return sha256_json([self.settings.fingerprint(self.stage, {"num_processes"}), self.inputs, *processes])
+    def identity(self):
+        """What the run is made of: of its batches only how many items they make a step."""
+        decides, length, other = self.settings.parts(self.stage)
+        if self.stage != "eval":
+            batch = {key: decides.pop(key) for key in ("BATCH_SIZE", "ACCUMULATION")}
+            decides[ITEMS_A_STEP] = math.prod(batch.values()) * self.processes
+            other |= batch
+        return Identity(decides | {"inputs": self.inputs}, length, other | {"processes": self.processes})
+
+
+def say_once(lines):
+    """Print the lines where a run is planned, not again in each of its processes."""
+    if "RANK" not in os.environ:
+        for line in lines:
+            print(line, file=sys.stderr, flush=True)
 
 
 def find_llm(settings):
@@ -89,7 +107,9 @@ def stored_codes(tokenizer, root, paths, codes_root, policy, rank, workers=0):
     if rank == 0:
         encode_records(tokenizer, root, paths, folder, policy, workers=workers)
     dist.barrier()
-    return CodeStore.open(folder, tokenizer.fingerprint, policy)
+    store = CodeStore.open(folder, tokenizer.fingerprint, policy)
+    store.signatures.clear()  # only a writer compares files; here they would be 200 MB of 800,000 records
+    return store
 
 
 def readable_items(items, store, manifest, root, split):

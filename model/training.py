@@ -5,8 +5,6 @@ killed goes on as if it hadn't been, and the number of processes changes nothing
 """
 
 import math
-import shutil
-import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +13,15 @@ import torch
 import torch.distributed as dist
 
 from data_provider.data_factory import epoch_steps
+from model.checkpoint_files import CARD
 from model.heartllm import loss_sum
 from model.packing import supervised_tokens
+from model.stage import SAVED
 from model.training_data import step_batches, validation_batches
-from utils.runs import finish_run, start_run
-from utils.tools import REPOSITORY, UserError, read_json
-
-STATE = "resume"  # the sub-folder with DeepSpeed's state; it may be deleted when a run is finished
+from model.training_state import load_state, save_state
+from utils.processes import remember_stop
+from utils.runs import Identity, finish_run, start_run
+from utils.tools import REPOSITORY, Stopped, UserError, read_json
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ProcessContext:
     """Where a process runs: its folder of results, its rank among the processes, its device."""
 
     folder: Path
-    fingerprint: str
+    identity: Identity
     rank: int
     world: int
     device: torch.device
@@ -57,12 +57,17 @@ class ProcessContext:
 
 @dataclass
 class TrainingProgress:
-    """How far a run is; saved with the engine's state."""
+    """How far a run is; saved with the engine's state, all but the signals that ask it to stop."""
 
     step: int = 0
     samples: int = 0
     seconds: float = 0.0
     signals: list = field(default_factory=list)
+
+    @property
+    def saved(self):
+        """What of it is saved."""
+        return {"step": self.step, "samples": self.samples, "seconds": self.seconds}
 
 
 def train(stage, options, data, items, model, process, save_adapter):
@@ -88,8 +93,8 @@ def train(stage, options, data, items, model, process, save_adapter):
     last_step = min(options.max_steps or math.inf, steps_per_epoch * options.train_epochs)
     resumed = _decide_start(options, process)
     engine = deepspeed_engine(model, options, process)
-    progress = _restore(engine, process) if resumed else TrainingProgress()
-    _watch_signals(progress)
+    progress = _restore(engine, process, last_step) if resumed else TrainingProgress()
+    progress.signals = remember_stop()
     first = process.rank == 0
     log = RunLog(process.folder, stage, resume_step=progress.step if resumed else None) if first else None
     bar = tqdm(total=last_step, initial=progress.step, desc=stage, unit="step", disable=not first)
@@ -117,13 +122,18 @@ def train(stage, options, data, items, model, process, save_adapter):
                 save_adapter(adapter_folder(process.folder, epoch))
             dist.barrier()
         if progress.step % options.save_steps == 0 or ends or stop:
-            _save_state(engine, process, progress)
+            save_state(engine, process.folder, progress.saved, process.rank)
+            dist.barrier()
         if stop and not ends:
-            raise UserError(f"stopped at step {progress.step} and saved; RESUME=true goes on from here")
+            raise Stopped(stop, f"at step {progress.step}, saved; the same command with RESUME=true goes on from here")
     bar.close()
+    adapter = adapter_folder(process.folder, (last_step - 1) // steps_per_epoch)
+    if first and not (adapter / CARD).is_file():  # the save that it went on from was of this step already
+        save_adapter(adapter)
     if first:
-        finish_run(process.folder, process.fingerprint, steps=progress.step, seconds=round(progress.seconds, 1))
-        print(f"{stage}: {progress.step} steps in {progress.seconds:.0f} s -> {adapter_folder(process.folder, epoch)}")
+        fingerprint, seconds = process.identity.fingerprint, round(progress.seconds, 1)
+        finish_run(process.folder, fingerprint, steps=progress.step, seconds=seconds)
+        print(f"{stage}: {progress.step} steps in {progress.seconds:.0f} s -> {adapter}")
 
 
 def adapter_folder(folder, epoch):
@@ -167,8 +177,10 @@ def _train_step(engine, data, items, chosen, epoch, rate, options, process, prog
     supervised = sum(map(supervised_tokens, batches))
     tokens = sum(batch["input_ids"].numel() for batch in batches)
     signalled = progress.signals[0] if progress.signals else 0
-    counts = torch.tensor([supervised, tokens, signalled], dtype=torch.float64, device=process.device)
+    counts = torch.tensor([supervised, tokens], dtype=torch.float64, device=process.device)
     dist.all_reduce(counts)
+    stop = torch.tensor(signalled, device=process.device)
+    dist.all_reduce(stop, dist.ReduceOp.MAX)  # one process may have the signal a step before another
     # Dropout's randomness belongs to the step and the process, so that a run that goes on repeats it.
     torch.manual_seed((options.seed * 1_000_003 + progress.step) * 4096 + process.rank)
     for group in engine.optimizer.param_groups:
@@ -187,7 +199,7 @@ def _train_step(engine, data, items, chosen, epoch, rate, options, process, prog
         raise UserError(f"the loss is {loss} at step {progress.step + 1}; its items: {names}")
     progress.step += 1
     progress.samples += len(chosen)
-    return loss, counts[1].item(), int(counts[2].item())
+    return loss, counts[1].item(), int(stop.item())
 
 
 @torch.no_grad()
@@ -212,42 +224,23 @@ def _validate(engine, stage, data, items, options, process, progress, epoch, log
     bar.write(text)
 
 
-def _watch_signals(progress):
-    """SIGTERM and Ctrl-C end the run after its step, saved."""
-
-    def remember(number, frame):
-        progress.signals.append(number)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, remember)
-
-
 def _decide_start(options, process):
     """Whether to go on from a save: the first process decides, all follow."""
     resumed = [None]
     if process.rank == 0:
         process.folder.mkdir(parents=True, exist_ok=True)
-        resumed = [start_run(process.folder, process.fingerprint, options.resume, STATE)]
+        resumed = [start_run(process.folder, process.identity, options.resume, SAVED)]
     dist.broadcast_object_list(resumed, device=process.device if process.device.type == "cuda" else None)
-    return resumed[0] and (process.folder / STATE / "latest").is_file()
+    return resumed[0]
 
 
-def _save_state(engine, process, progress):
-    """Save the engine's state; the one before goes when the new one is whole."""
-    state = {"step": progress.step, "samples": progress.samples, "seconds": progress.seconds}
-    folder, tag = process.folder / STATE, f"step{progress.step}"
-    engine.save_checkpoint(str(folder), tag=tag, client_state=state, exclude_frozen_parameters=True)
-    dist.barrier()
+def _restore(engine, process, last_step):
+    progress = TrainingProgress(**load_state(engine, process.folder))
+    if progress.step > last_step:
+        raise UserError(
+            f"{process.folder}: is at step {progress.step}, but MAX_STEPS and TRAIN_EPOCHS end it at {last_step}; "
+            "RESUME=false moves it aside and starts over"
+        )
     if process.rank == 0:
-        for old in folder.iterdir():
-            if old.is_dir() and old.name != tag:
-                shutil.rmtree(old)
-
-
-def _restore(engine, process):
-    path, state = engine.load_checkpoint(str(process.folder / STATE), load_module_strict=False)
-    if path is None:
-        raise UserError(f"{process.folder / STATE}: the saved state cannot be loaded; RESUME=false starts over")
-    if process.rank == 0:
-        print(f"going on from step {state['step']}", flush=True)
-    return TrainingProgress(state["step"], state["samples"], state["seconds"])
+        print(f"going on from step {progress.step}", flush=True)
+    return progress

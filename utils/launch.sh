@@ -55,22 +55,13 @@ make_demo_data_if_asked() {
     esac
 }
 
-# run_stage SCRIPT STAGE DEFAULT_ENV [ENV FILE] [KEY=VALUE ...]: check, then start the processes.
+# run_stage SCRIPT STAGE DEFAULT_ENV [ENV FILE] [KEY=VALUE ...]
+# The stage takes this shell's place (exec), so that a scheduler's signal reaches it; it starts its processes itself.
 run_stage() {
-    local script="$REPO/$1" stage="$2" default="$3" word env_given="" processes
+    local script="$REPO/$1" stage="$2" default="$3" word env_given=""
     shift 3
     for word in "$@"; do case "$word" in *=*) [ ! -f "$word" ] || env_given=1 ;; *) env_given=1 ;; esac; done
     [ -n "$env_given" ] || set -- "$REPO/$default" "$@"
     make_demo_data_if_asked "$@" || return $?
-    processes="$("$PYTHON" "$script" "$stage" --plan "$@")" || return $?
-    [ "$processes" != finished ] || return 0
-    if [ "$stage" = eval ] && [ "$processes" = 1 ]; then  # no engine, nobody to wait for: no launcher
-        "$PYTHON" "$script" "$stage" "$@"
-        return
-    fi
-    command -v numactl >/dev/null 2>&1 || [ "$processes" = 1 ] || echo "note: without numactl, processes are not bound to cores"
-    local port
-    port="$("$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
-    "$PYTHON" -m deepspeed.launcher.runner --num_gpus "$processes" --master_port "$port" --no_local_rank --log_level error \
-        "$script" "$stage" "$@"
+    exec "$PYTHON" "$script" "$stage" "$@"
 }

@@ -3,9 +3,9 @@
 import datetime
 import os
 import shutil
-import socket
 import subprocess
 
+from utils.processes import free_port, visible_gpus
 from utils.tools import UserError
 
 
@@ -17,6 +17,8 @@ def pick_device(wanted, local_rank=0):
         raise UserError("DEVICE=cuda: PyTorch sees no GPU on this machine")
     if wanted == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise UserError(f"process {local_rank} has no GPU: PyTorch sees {torch.cuda.device_count()}; set NUM_PROCESSES")
     return torch.device("cuda", local_rank)
 
 
@@ -40,18 +42,22 @@ def count_gpus():
     """GPUs of this machine, asked of the driver (torch takes seconds to import)."""
     if not shutil.which("nvidia-smi"):
         return 0
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = visible_gpus()
     if visible is not None:
-        return len([name for name in visible.split(",") if name.strip()])
+        # NCCL cannot join MIG instances into one run: several processes on them only where they are asked for.
+        return min(1, len(visible)) if any(name.startswith("MIG") for name in visible) else len(visible)
     answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
     return answer.stdout.count("GPU ") if answer.returncode == 0 else 0
 
 
 def processes_wanted(num_processes, device):
-    """Processes to start: as asked, or one a GPU, or one."""
-    if num_processes:
-        return num_processes
-    return max(1, count_gpus()) if device != "cpu" else 1
+    """Processes of the run: as torchrun or srun started them, or as asked, or one a GPU, or one."""
+    if "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    gpus = count_gpus() if device != "cpu" else 0
+    if gpus and num_processes > max(gpus, len(visible_gpus() or ())):
+        raise UserError(f"NUM_PROCESSES={num_processes}: {gpus} GPU(s) to be used here, one a process")
+    return num_processes or max(1, gpus)
 
 
 def set_threads(threads):
@@ -74,6 +80,8 @@ def start_process(stage, device, threads, use_amp):
     device = pick_device(device, int(os.environ.get("LOCAL_RANK", 0)))
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    else:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     rank, world = join_processes(device.type)
     threads, dtype = set_threads(threads), pick_dtype(use_amp, device)
     if rank == 0:
@@ -90,12 +98,9 @@ def join_processes(device_type):
     import torch.distributed as dist
 
     if "RANK" not in os.environ:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1}
         os.environ.update({key: str(value) for key, value in alone.items()})
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
     # One process encodes the ECGs while the others wait, which takes hours for a large data set.
     dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=datetime.timedelta(hours=12))
     return dist.get_rank(), dist.get_world_size()

@@ -1,13 +1,48 @@
-"""Runs that know whether they are finished: by what they were made of, not by a file's mere presence."""
+"""Runs that know what they were made of: whether they are finished, can go on, or must make room for another one.
 
-import shutil
+A run's folder has its published name. What an earlier run left there is gone on from, or moved to a folder of the same
+name and a date; nothing is deleted. `started.json` keeps settings and inputs, so that differences can be named.
+"""
+
+import json
+import os
 import sys
+import time
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
+from utils.processes import lost_another, run_processes, stop_at_once
 from utils.settings import unused_keys
-from utils.tools import UserError, read_json, write_json
+from utils.tools import UserError, read_json, sha256_json, write_json
 
-FINISHED, STARTED = "finished.json", "started.json"
+FINISHED, STARTED, LOCK = "finished.json", "started.json", "lock"
+KEPT = (LOCK, "signals")  # no work of a run: its lock, and stage 1's cache of signals (which has its own keys)
+ITEMS_A_STEP = "items a step (BATCH_SIZE x ACCUMULATION x processes)"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run is made of, as dicts of what JSON can hold.
+
+    Attributes
+    ----------
+    decides : dict
+        Settings and inputs of which another value is another run.
+    length : dict
+        How far the run goes, and what it adds on its way: with other values it goes on, but is not finished.
+    other : dict
+        All other settings, to be read.
+    """
+
+    decides: dict
+    length: dict
+    other: dict
+
+    @property
+    def fingerprint(self):
+        """Hash of what a finished run was made of."""
+        return sha256_json([self.decides, self.length])
 
 
 def results_folder(results, stage, tasktype, dataset):
@@ -23,64 +58,178 @@ def is_finished(folder, fingerprint):
     return path.is_file() and read_json(path).get("fingerprint") == fingerprint
 
 
-def plan_or_run(stage, arguments, make_plan, run):
-    """What a launcher asks of a stage: with ``--plan`` among the arguments how many processes to start, else to run it.
+def plan_or_run(stage, arguments, make_plan, run, state):
+    """What a stage's command does: check everything, then run it here, or start the processes that do.
 
     Parameters
     ----------
     arguments : list of str
-        ``[--plan] [ENV FILE] [KEY=VALUE ...]``
+        ``[--plan] [ENV FILE] [KEY=VALUE ...]``; with ``--plan`` only print how many processes would start, or
+        ``finished``.
     make_plan : callable
-        From the other arguments to a plan with ``settings``, ``folder``, ``fingerprint`` and ``processes``.
+        From the other arguments to a plan with ``settings``, ``folder``, ``identity`` and ``processes``.
     run : callable
-        Runs a plan, unless it is finished.
+        Runs a plan; called once a process.
+    state : str
+        Name, below the plan's folder, of what a run goes on from.
     """
     settings_arguments = [word for word in arguments if word != "--plan"]
+    stop_at_once("before anything was trained or answered; encoded ECGs are kept, and the same command starts again")
     plan = make_plan(settings_arguments)
-    finished = plan.settings.resume != "false" and is_finished(plan.folder, plan.fingerprint)
-    if "--plan" in arguments:
+    started = "RANK" in os.environ  # one of several processes
+    resume = plan.settings.resume
+    finished = resume != "false" and is_finished(plan.folder, plan.identity.fingerprint)
+    if not started:
         for key in unused_keys(stage, settings_arguments):
             print(f"note: {key} has no effect in this stage", file=sys.stderr)
         if finished:
             print(f"{stage}: {plan.folder} is finished, made of these settings and inputs", file=sys.stderr)
+        else:
+            check_start(plan.folder, plan.identity, resume, state)
+    if "--plan" in arguments:
         print("finished" if finished else plan.processes)
-    elif not finished:
-        run(plan)
+    elif finished:
+        return
+    elif started or plan.processes == 1:
+        with run_lock(plan.folder) if os.environ.get("RANK", "0") == "0" else nullcontext(), lost_another():
+            run(plan)
+    else:
+        with run_lock(plan.folder):
+            pass  # refused now rather than by the first process
+        sys.exit(run_processes(plan.processes, [sys.executable, sys.argv[0], stage, *arguments]))
 
 
-def start_run(folder, fingerprint, resume, state):
-    """Decide how a run starts; leaves the folder ready for it.
+@contextmanager
+def run_lock(folder):
+    """Hold a run's folder; a `UserError` if another run does. Where no file can be locked, say so and go on."""
+    from filelock import FileLock, Timeout
+
+    folder = Path(folder)
+    lock = FileLock(folder / LOCK, timeout=0, fallback_to_soft=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{folder}: another run is writing there; wait for it, or choose another folder") from None
+    except PermissionError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
+    except (OSError, NotImplementedError) as error:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: cannot be made ({error}); choose another folder") from error
+        print(f"note: {folder}: files cannot be locked there ({error}); don't start a second run in it", flush=True)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def differences(old, new):
+    """One text a value that differs, ``KEY old -> new``; values in values are named with dots."""
+    old, new = _leaves(old), _leaves(new)
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return [f"{key} {_short(old.get(key))} -> {_short(new.get(key))}" for key in keys]
+
+
+def _leaves(value, name=""):
+    if not isinstance(value, dict):
+        return {name: json.loads(json.dumps(value))}  # tuples as lists, as they come back from a file
+    leaves = {}
+    for key, part in value.items():
+        leaves |= _leaves(part, f"{name}.{key}" if name else key)
+    return leaves
+
+
+def _short(value):
+    text = "nothing" if value is None else value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else text[:12] + "..."
+
+
+def check_start(folder, identity, resume, state):
+    """How a run would start; changes nothing.
 
     Parameters
     ----------
+    folder : Path
+    identity : Identity
     resume : {"false", "true", "auto"}
     state : str
-        Name of the sub-folder with the state to go on from.
+        Name, below ``folder``, of what a run goes on from.
 
     Returns
     -------
-    bool
-        Whether to go on from the saved state.
+    goes_on : bool
+    lines : list of str
+        What to say about it.
 
     Raises
     ------
     UserError
-        ``resume="true"`` and the state belongs to a run with other settings or inputs.
+        ``RESUME=true`` and what decides differs; ``RESUME=auto`` and nothing but the items a step does.
     """
-    folder = Path(folder)
-    started = folder / STARTED
-    same = started.is_file() and read_json(started).get("fingerprint") == fingerprint
-    if resume == "true" and started.is_file() and not same:
+    earlier = [entry for entry in folder.iterdir() if entry.name not in KEPT] if folder.is_dir() else []
+    if not earlier:
+        return False, []
+    started = read_json(folder / STARTED) if (folder / STARTED).is_file() else {}
+    saved = (folder / state).exists()
+    other = ["it does not say what it was made of"]
+    if "decides" in started:
+        other = differences(started["decides"], identity.decides)
+        if any(line.startswith("inputs.") for line in other):  # of what has only a hash here, the path tells more
+            paths = differences(started["other"], identity.other)
+            other += [line for line in paths if "PATH" in line.split()[0] or line.startswith(("ROOT", "PROMPTS"))]
+    if resume == "false":
+        same = saved and not other
+        return False, ["RESUME=true or auto would have gone on from its save"] if same else []
+    text = "; ".join(other)
+    if other and resume == "true":
         raise UserError(
-            f"{folder}: holds a run with other settings or inputs; RESUME=auto (or false) starts over, "
-            "or choose another RESULTS"
+            f"{folder}: holds a run with other settings or inputs: {text}; RESUME=auto (or false) moves it aside and "
+            "starts over"
         )
+    if saved and len(other) == 1 and other[0].startswith(ITEMS_A_STEP):
+        raise UserError(
+            f"{folder}: holds a run with other {text}; BATCH_SIZE or ACCUMULATION can make up for other processes, "
+            "RESUME=false moves it aside and starts over"
+        )
+    if other or not saved:
+        return False, [f"{f'it differs: {text}' if other else 'it has no save to go on from'}: starting over"]
+    changed = differences(started["length"] | started["other"], identity.length | identity.other)
+    changed = [line for line in changed if not line.startswith("RESUME ")]
+    return True, [f"going on with {'; '.join(changed)}"] if changed else []
+
+
+def start_run(folder, identity, resume, state):
+    """Make the folder ready for a run, as `check_start` says. Returns whether to go on from the saved ``state``."""
+    folder = Path(folder)
+    goes_on, lines = check_start(folder, identity, resume, state)
+    if not goes_on:
+        aside = move_aside(folder)
+        lines = [f"the earlier run in {folder} is now in {aside}", *lines] if aside else []
+    if lines:
+        print("; ".join(lines), flush=True)
     (folder / FINISHED).unlink(missing_ok=True)
-    if resume != "false" and same and (folder / state).is_dir():
-        return True
-    shutil.rmtree(folder / state, ignore_errors=True)
-    write_json(started, {"fingerprint": fingerprint})
-    return False
+    parts = {"decides": identity.decides, "length": identity.length, "other": identity.other}
+    write_json(folder / STARTED, {"started": time.strftime("%Y-%m-%dT%H:%M:%S"), **parts})
+    return goes_on
+
+
+def move_aside(folder):
+    """Move what an earlier run left in ``folder`` to a new one beside it, named after the date; returns that or None.
+
+    A run that had only begun (nothing but `started.json`) is not kept.
+    """
+    earlier = [entry for entry in folder.iterdir() if entry.name not in KEPT] if folder.is_dir() else []
+    if all(entry.name == STARTED for entry in earlier):
+        return None
+    aside = folder.with_name(f"{folder.name}.{time.strftime('%Y-%m-%d_%H-%M-%S')}")
+    try:
+        aside.mkdir()
+        for entry in earlier:
+            os.rename(entry, aside / entry.name)
+    except OSError as error:
+        fault = f"cannot be moved to {aside} ({error.strerror})"
+        raise UserError(f"{folder}: the earlier run there {fault}; choose another folder") from error
+    return aside
 
 
 def finish_run(folder, fingerprint, **summary):

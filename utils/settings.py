@@ -16,6 +16,10 @@ from utils.tools import REPOSITORY, UserError, entry_point, sha256_json
 STAGES = ("tokenizer", "pretrain", "finetune", "eval")
 LLM_NAMES = ("tiny", "smollm2")  # what LOCAL_LLM_PATH may say in place of a folder
 ALL, LLM, TRAIN, TUNE = "tpfe", "pfe", "tpf", "pf"  # which stages read a setting, by their initials
+# What a run that goes on may be given anew (`Settings.parts`)
+LENGTH = {"max_steps", "train_epochs"}  # stage 1's EPOCHS decide: its learning rate falls until their end
+OTHER = {"resume", "save_steps", "verbose_steps", "eval_steps", "val_items", "threads", "workers", "device", "stage"}
+OTHER |= {"llm", "num_processes", "override"}
 
 
 def _setting(default, stages, help, choices=None, low=None, high=None, path=False, must_exist=False):
@@ -70,6 +74,7 @@ class Settings:
     lora_dropout: float = _setting(0.05, TUNE, "dropout before LoRA", low=0, high=0.9)
     pretrain_objective: str = _setting("forecast", "p", "predict the end of windows of five lengths (published), or every next code", choices=("forecast", "causal"))
     prompts: str = _setting("", "fe", "a JSON file with other prompt words; empty uses model/prompts.py's", path=True, must_exist=True)
+    override: tuple = _setting((), "fe", "take these settings, with commas, though the adapter was trained with others", choices=("tasktype", "prompts", "lead_order"))
     share_ecg: bool = _setting(False, "f", "compute an ECG once for all questions on it; needs PROMPTS with the ECG first; BATCH_SIZE counts ECGs")
     # training
     stage: str = _setting("", LLM, "pretrain, finetune or test: checked against the launcher", choices=("", "pretrain", "finetune", "test"))
@@ -87,7 +92,7 @@ class Settings:
     eval_steps: int = _setting(500, TUNE, "steps between validations", low=1)
     val_items: int = _setting(256, TUNE, "items of the validation manifest that a validation uses", low=1)
     save_steps: int = _setting(500, TRAIN, "steps between saves that RESUME goes on from", low=1)
-    resume: str = _setting("false", ALL, "go on from the last save; auto: start over where settings or inputs differ", choices=("false", "true", "auto"))
+    resume: str = _setting("false", ALL, "true goes on from the last save, auto where settings and inputs allow it; an earlier run that is not gone on from is moved aside", choices=("false", "true", "auto"))
     seed: int = _setting(0, ALL, "seed of everything drawn at random", low=0)
     # evaluation
     controls: tuple = _setting((), "e", "also score with another patient's ECG and with a flat one: shuffled,blank", choices=("shuffled", "blank"))
@@ -100,20 +105,29 @@ class Settings:
     threads: int = _setting(0, ALL, "CPU threads a process; 0 shares the cores among the processes", low=0)
     device: str = _setting("auto", ALL, "where to compute", choices=("auto", "cpu", "cuda"))
 
-    def fingerprint(self, stage, without=()):
-        """Hash of the settings that decide the stage's result.
+    def parts(self, stage):
+        """The stage's settings in three dicts, by what another value of them means for a run that was begun.
 
-        Those of the machine and of the log are left out, and paths too: what lies there counts, and that is for the
-        caller to hash.
+        Returns
+        -------
+        decides : dict
+            It would be another run. Paths are not in it: what lies there counts, and that is for the caller to hash.
+        length : dict
+            The run goes on, further or adding something (to an exam: controls).
+        other : dict
+            It goes on and ends as it would have.
         """
-        ignored = {"resume", "save_steps", "verbose_steps", "threads", "workers", "device", "stage", *without}
-        return sha256_json(
-            {
-                name: value
-                for name, value in self.of_stage(stage).items()
-                if name not in ignored and not FIELDS[name.upper()].metadata["path"]
-            }
-        )
+        exam = stage == "eval"  # whose answers do not depend on the batch
+        free, length = OTHER | ({"batch_size"} if exam else set()), LENGTH | ({"controls"} if exam else set())
+        parts = {}, {}, {}
+        for name, value in self.of_stage(stage).items():
+            path = FIELDS[name.upper()].metadata["path"]
+            parts[1 if name in length else 2 if path or name in free else 0][name.upper()] = value
+        return parts
+
+    def fingerprint(self, stage):
+        """Hash of the settings that decide the stage's result."""
+        return sha256_json(self.parts(stage)[:2])
 
     def of_stage(self, stage):
         """The settings that the stage reads, as a dict."""
@@ -153,13 +167,15 @@ def pick(settings, cls):
     return cls(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(cls)})
 
 
+def given_keys(argv):
+    """Keys that the command line or the env file give."""
+    files, pairs = split_arguments(argv)
+    return {word.split("=", 1)[0] for word in pairs}.union(*map(_env_settings, files))
+
+
 def unused_keys(stage, argv):
     """Keys that were given but that this stage doesn't read, for a line that says so."""
-    files, pairs = split_arguments(argv)
-    given = [word.split("=", 1)[0] for word in pairs]
-    for file in files:
-        given += _env_settings(file)
-    return sorted({key for key in given if stage[0] not in FIELDS[key].metadata["stages"]})
+    return sorted(key for key in given_keys(argv) if stage[0] not in FIELDS[key].metadata["stages"])
 
 
 def split_arguments(argv):

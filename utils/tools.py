@@ -19,8 +19,17 @@ class UserError(Exception):
     """
 
 
+class Stopped(BaseException):
+    """The run was asked to stop by a signal; the text says what is kept and how to go on. No `Exception`: no
+    ``except`` on the way out is meant for it."""
+
+    def __init__(self, number, text):
+        super().__init__(text)
+        self.number = number
+
+
 def entry_point(main):
-    """Let ``main(argv)`` end with one line and exit code 2 on a `UserError`, and with 130 on Ctrl-C."""
+    """Let ``main(argv)`` end with one line: exit code 2 on a `UserError`, 128 + the signal's number on `Stopped`."""
 
     @functools.wraps(main)
     def guarded(argv=None):
@@ -29,6 +38,9 @@ def entry_point(main):
         except UserError as error:
             print("error: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
             sys.exit(2)
+        except Stopped as stop:
+            print(f"stopped: {stop}", file=sys.stderr, flush=True)
+            sys.exit(128 + stop.number)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr, flush=True)
             sys.exit(130)

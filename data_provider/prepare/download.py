@@ -3,6 +3,7 @@
 python -m data_provider.download ptb-xl|mimic-iv-ecg|ecg-qa --to DIR [--limit N]
 """
 
+import collections
 import dataclasses
 import itertools
 import re
@@ -127,31 +128,48 @@ def _download_records(source, url, to, limit, workers):
     for record in records:
         if path_fault(record):
             raise UserError(f"{to / source.tables[0]}: {path_fault(record)}")
-    files = [record + extension for record in records for extension in (".hea", ".dat")]
-    sums = read_sums(to / SUMS, wanted=set(files))
-    unlisted = sum(file not in sums for file in files)
+    sums, unlisted = read_sums(to / SUMS, wanted=set(records)), 0
 
     def get(file):
         fetch(url + file, to / file, sums.get(file))
 
-    pool = ThreadPoolExecutor(max(1, workers))
-    try:
-        for _ in tqdm(pool.map(get, files), total=len(files), desc="fetching records", unit="file"):
-            pass
-    finally:
-        pool.shutdown(cancel_futures=True)  # after a fault the files not begun are not begun
+    files = (record + extension for record in records for extension in (".hea", ".dat"))
+    with tqdm(total=2 * len(records), desc="fetching records", unit="file") as bar:
+        for file in in_threads(get, files, workers):
+            unlisted += file not in sums
+            bar.update()
     if unlisted:
-        print(f"note: {unlisted:,} of {len(files):,} files are not in {SUMS}, so they could not be checked")
+        print(f"note: {unlisted:,} of {2 * len(records):,} files are not in {SUMS}, so they could not be checked")
     return len(records)
 
 
+def in_threads(work, jobs, workers):
+    """Do ``work(job)`` for each of ``jobs`` in threads, and yield the jobs, done, in order.
+
+    Only so many are begun as keep the threads busy: a list of 1.6 million jobs in waiting takes 3 GB.
+    """
+    pool, waiting = ThreadPoolExecutor(max(1, workers)), collections.deque()
+    try:
+        for job in jobs:
+            waiting.append((job, pool.submit(work, job)))
+            if len(waiting) > 4 * workers:
+                done, future = waiting.popleft()
+                future.result()
+                yield done
+        for done, future in waiting:
+            future.result()
+            yield done
+    finally:
+        pool.shutdown(cancel_futures=True)  # after a fault the files not begun are not begun
+
+
 def read_sums(path, wanted=None):
-    """File name -> SHA-256 from a ``SHA256SUMS.txt``, of the wanted files only (it may have millions of lines)."""
+    """File name -> SHA-256 from a ``SHA256SUMS.txt``, of the wanted files, or of all the files of wanted records."""
     sums = {}
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             match = re.match(r"([0-9a-f]{64})\s+\*?(.+?)\s*$", line)
-            if match and (wanted is None or match[2] in wanted):
+            if match and (wanted is None or match[2] in wanted or match[2][:-4] in wanted):
                 sums[match[2]] = match[1]
     return sums
 

@@ -151,7 +151,7 @@ def test_training_starts_from_given_weights(trained, words, tmp_path, capsys):
     assert "its codes_per_ecg is 40, in the settings 80" in capsys.readouterr().err
     assert (tmp_path / "finished.json").is_file(), "the earlier run is still whole"
     assert code_of([*start, f"LOG_ROOT={trained}"]) == 2 and "write over it" in capsys.readouterr().err
-    assert make_plan(start).fingerprint != make_plan(words).fingerprint
+    assert make_plan(start).identity != make_plan(words).identity
 
 
 def test_bad_records_are_left_out_and_listed(tmp_path, capsys):
