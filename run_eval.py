@@ -3,6 +3,8 @@
 python run_eval.py eval [--plan] [ENV FILE] [KEY=VALUE ...]     (eval.sh does this)
 """
 
+from dataclasses import replace
+
 from data_provider.data_factory import manifest_path, sample
 from data_provider.manifests import read_manifest, record_paths
 from model.stage import (
@@ -57,8 +59,9 @@ def main_process(plan):
     from tqdm import tqdm
 
     from ecg_tokenizer.codec import EcgTokenizer
-    from model.answer_files import PARTIAL, AnswerFile, read_answers
-    from model.answering import answer_batches, open_batches
+    from model.answer_files import PARTIAL, read_answers, write_answers
+    from model.answering import answer_batches, open_batches, plan_exam
+    from model.generation import merge_adapter
 
     settings, (test,) = plan.settings, plan.manifests["test"]
     rank, world, device, dtype = start_process("eval", settings.device, settings.threads, settings.use_amp)
@@ -79,9 +82,11 @@ def main_process(plan):
     dist.barrier()
     done = read_answers(plan.folder)
     dist.barrier()  # nobody writes before all have read
-    answer_model, exam, exam_plan = prepare(plan, ecg_tokenizer, readable, device, dtype)
+    answer_model = load_answer_model(plan, ecg_tokenizer, device, dtype)
+    answer_model = replace(answer_model, model=merge_adapter(answer_model.model))
+    exam = exam_of(plan, {item["index"]: item for item in readable})
+    exam_plan = plan_exam(answer_model, exam, ecg_tokenizer.row_length)
     print_rank0(f"eval: {exam_plan.text}", flush=True)
-    file = AnswerFile(plan.folder, rank)
     for control, ecg_of in ecg_sources(settings, readable, store, ecg_tokenizer).items():
         answered = done.get(control, {})
         if answered:
@@ -90,7 +95,7 @@ def main_process(plan):
         what = f"answering with {control} ECGs" if control else "answering"
         with tqdm(total=sum(len(g) for batch in share for g in batch), desc=what, unit="item", disable=rank > 0) as bar:
             for answers in answer_batches(answer_model, exam, exam_plan, share, ecg_of):
-                file.write(control, answers)
+                write_answers(plan.folder, rank, control, answers)
                 bar.update(len(answers))
     dist.barrier()
     if rank == 0:
@@ -101,28 +106,31 @@ def main_process(plan):
     dist.barrier()
 
 
-def prepare(plan, ecg_tokenizer, items, device, dtype):
-    """What answers, what is asked, and in which batches."""
-    from model.answering import MAX_NEW_TOKENS, AnswerModel, Exam, plan_exam
-    from model.candidates import candidate_rule
+def load_answer_model(plan, ecg_tokenizer, device, dtype):
+    """What answers, with its adapter as it is."""
+    from model.answering import AnswerModel
     from model.checkpoints import load_model
-    from model.generation import merge_adapter
     from model.prompts import read_prompts
 
-    settings, (train,) = plan.settings, plan.manifests["train"]
     alphabets = {"n_codes": ecg_tokenizer.n_codes, "n_scales": ecg_tokenizer.n_scales}
-    model, text_tokenizer, vocabulary = load_model(settings.ckp_path, plan.llm_path, **alphabets, dtype=dtype)
-    model = merge_adapter(model.to(device)).eval()
-    answer_model = AnswerModel(model, text_tokenizer, vocabulary, read_prompts(settings.prompts))
+    model, text_tokenizer, vocabulary = load_model(plan.settings.ckp_path, plan.llm_path, **alphabets, dtype=dtype)
+    return AnswerModel(model.to(device).eval(), text_tokenizer, vocabulary, read_prompts(plan.settings.prompts))
+
+
+def exam_of(plan, items):
+    """What is asked: the items (index in the manifest -> item), and how they may be answered."""
+    from model.answering import MAX_NEW_TOKENS, Exam
+    from model.candidates import candidate_rule
+
+    settings, (train,) = plan.settings, plan.manifests["train"]
     compares = settings.answers == "likelihood"
-    exam = Exam(
-        items={item["index"]: item for item in items},
+    return Exam(
+        items=items,
         task=settings.tasktype,
         batch_size=settings.batch_size,
         max_new_tokens=settings.max_new_tokens or MAX_NEW_TOKENS[settings.tasktype],
         candidates=candidate_rule(read_manifest(train, settings.tasktype)) if compares else None,
     )
-    return answer_model, exam, plan_exam(answer_model, exam, ecg_tokenizer.row_length)
 
 
 def ecg_sources(settings, items, store, ecg_tokenizer):
@@ -164,10 +172,10 @@ def write_results(plan, exam, manifest, left_out):
         missing = [index for index in exam.items if index not in answers.get(control, {})]
         if missing:
             raise UserError(
-                f"{folder}: {len(missing)} items were answered elsewhere, for example {missing[0]}: RESULTS must lie on "
-                "a file system that all machines share"
+                f"{folder}: {len(missing)} items were answered elsewhere, for example {missing[0]}: RESULTS must lie "
+                "on a file system that all machines share"
             )
-        rows = [prediction_row(index, exam.items[index], answers[control][index], exam.task, exam.candidates) for index in sorted(exam.items)]
+        rows = [prediction_row(exam, index, answers[control][index]) for index in sorted(exam.items)]
         if not control:
             attach_floor(rows, manifest, read_manifest(train, exam.task), exam.task)
         write_predictions(path, rows)

@@ -5,6 +5,7 @@ none. So a batch has been answered wholly or not at all, and one that is answere
 """
 
 import json
+import os
 from pathlib import Path
 
 from utils.tools import UserError
@@ -32,17 +33,12 @@ def read_answers(folder):
     return answers
 
 
-class AnswerFile:
-    """Where a process writes its answers; what is half written there, by a process that was killed, goes."""
-
-    def __init__(self, folder, rank):
-        path = Path(folder) / PARTIAL / f"rank{rank}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "a+b")
-        self._file.seek(0)
-        self._file.truncate(self._file.read().rfind(b"\n") + 1)
-
-    def write(self, control, answers):
-        """Add a batch's answers, (index, answer) pairs; they are out of this process when it returns."""
-        self._file.write((json.dumps([control, list(answers)], ensure_ascii=False) + "\n").encode())
-        self._file.flush()
+def write_answers(folder, rank, control, answers):
+    """Add a batch's answers, (index, answer) pairs, to this process's file; they have left it when this returns."""
+    path = Path(folder) / PARTIAL / f"rank{rank}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end and os.pread(file.fileno(), 1, end - 1) != b"\n":  # half a line, of a process that was killed
+            file.truncate(os.pread(file.fileno(), end, 0).rfind(b"\n") + 1)
+        file.write((json.dumps([control, list(answers)], ensure_ascii=False) + "\n").encode())

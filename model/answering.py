@@ -6,6 +6,7 @@ answer.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 
@@ -207,7 +208,7 @@ def _halves(batch):
 def _parts(values, count):
     """A list in ``count`` parts as equal as can be."""
     ends = [len(values) * part // count for part in range(count + 1)]
-    return [values[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [values[start:end] for start, end in pairwise(ends)]
 
 
 @torch.no_grad()
@@ -239,22 +240,17 @@ def generate(model, tokenizer, vocabulary, prompts, max_new_tokens):
     return tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
 
 
-def prediction_row(index, item, answer, task, candidates=None):
-    """One line of predictions.jsonl.
-
-    Parameters
-    ----------
-    answer : str, or list of float
-        The generated text, or the log-likelihoods of what ``candidates`` (a callable, see `Exam`) gives.
-    """
-    if task == "report":
+def prediction_row(exam, index, answer):
+    """One line of predictions.jsonl; ``answer`` is what `answer_batches` gave for the item."""
+    item = exam.items[index]
+    if exam.task == "report":
         about = {"ecg_path": item["filepath"], "patient": patient_of(item)}
         return {"index": index, "prediction": answer.strip(), "reference": item["report"], "text": answer} | about
     more, text = {}, answer
-    if candidates is not None:
-        open_to = candidates(item)
-        text = answer_text({"answer": open_to[max(range(len(answer)), key=answer.__getitem__)]}, task)
-        more = {"candidates": open_to, "log_likelihoods": answer}
+    if exam.candidates:
+        candidates = exam.candidates(item)
+        text = answer_text({"answer": candidates[max(range(len(answer)), key=answer.__getitem__)]}, exam.task)
+        more = {"candidates": candidates, "log_likelihoods": answer}
     row = {"index": index, "prediction": split_answer(text), "reference": item["answer"], "text": text}
     named = ("question", "question_type", "attribute_type", "template_id", "ecg_path")
     return row | {name: item.get(name) for name in named} | {"patient": patient_of(item)} | more

@@ -65,7 +65,7 @@ def prompt_ids(tokenizer, vocabulary, prompts, item, task, ecgs):
 
 
 def prompt_texts(prompts, item, task):
-    """The words of an item's prompt: before the ECG's block, behind its amplitudes, behind its codes, after the block."""
+    """An item's words: before the ECG's block, behind its amplitudes, behind its codes, and after the block."""
     template = prompts[task]
     block = BLOCK.search(template)
     values = {"{question}": item.get("question", ""), "{background}": item_background(item)}
