@@ -52,6 +52,14 @@ def answer_before(answer_model, exam, ecg_of):
         yield list(zip(batch, texts, strict=True))
 
 
+def answer_now(answer_model, exam, ecg_of, ecg_length):
+    """Answers as the exam gives them now."""
+    from model.answering import answer_batches, plan_exam
+
+    plan = plan_exam(answer_model, exam, ecg_length)
+    yield from answer_batches(answer_model, exam, plan, plan.batches, ecg_of)
+
+
 def timed(batches, count, device):
     """(answers, seconds, processor seconds) of ``count`` items, from their batches."""
     import torch
@@ -74,7 +82,6 @@ def main():
 
     from data_provider.manifests import read_manifest, record_paths
     from ecg_tokenizer.codec import EcgTokenizer
-    from model.answering import answer_batches, plan_exam
     from model.generation import merge_adapter
     from model.stage import signal_policy, stored_codes
     from run_eval import exam_of, load_answer_model, make_plan
@@ -91,14 +98,12 @@ def main():
     answer_model, exam = load_answer_model(plan, ecg_tokenizer, device, dtype), exam_of(plan, items)
     print(f"{len(items)} items on {len(paths)} ECGs, {exam.max_new_tokens} new tokens at most")
 
-    next(answer_before(answer_model, replace(exam, items=dict(list(items.items())[:2])), store.__getitem__))
+    few = replace(exam, items=dict(list(items.items())[:2]))
+    next(answer_before(answer_model, few, store.__getitem__))
     before, *old = timed(answer_before(answer_model, exam, store.__getitem__), len(items), device)
     answer_model = replace(answer_model, model=merge_adapter(answer_model.model))
-    exam_plan = plan_exam(answer_model, exam, ecg_tokenizer.row_length)
-    print(exam_plan.text)
-    next(answer_batches(answer_model, exam, exam_plan, [[exam_plan.batches[0][0][:1]]], store.__getitem__))
-    batches = answer_batches(answer_model, exam, exam_plan, exam_plan.batches, store.__getitem__)
-    after, *new = timed(batches, len(items), device)
+    next(answer_now(answer_model, few, store.__getitem__, ecg_tokenizer.row_length))
+    after, *new = timed(answer_now(answer_model, exam, store.__getitem__, ecg_tokenizer.row_length), len(items), device)
     for name, (wall, processor) in (("before", old), ("now", new)):
         print(f"{name:7} {len(items) / wall:8.2f} questions/s, {wall:.1f} s, {processor:.1f} processor s")
     print(f"ratio   {old[0] / new[0]:8.2f} of seconds, {old[1] / new[1]:.2f} of processor seconds")

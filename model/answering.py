@@ -89,11 +89,12 @@ def plan_exam(answer_model, exam, ecg_length):
     groups = {}
     for index, item in exam.items.items():
         groups.setdefault(tuple(item_paths(item)) if shares else index, []).append(index)
-    groups = [part for group in groups.values() for part in _parts(group, -(-len(group) // QUESTIONS))]
+    sorted_groups = (sorted(group, key=lambda index: (-lengths[index], index)) for group in groups.values())
+    groups = [part for group in sorted_groups for part in _parts(group, -(-len(group) // QUESTIONS))]
 
     def size(group):
         beginning, _ = prompt_lengths(answer_model, exam, group[0], ecg_length) if shares else (0, 0)
-        return beginning + len(group) * (max(lengths[index] for index in group) - beginning)
+        return beginning + len(group) * (lengths[group[0]] - beginning)
 
     groups.sort(key=lambda group: (-size(group), group[0]))
     batches = [groups[start : start + exam.batch_size] for start in range(0, len(groups), exam.batch_size)]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 
 NOBODY, EVERYBODY = -2, -1  # owners of keys that nobody sees (padding), and that every branch sees (the beginning)
-PORTION = 2**26  # most logits of candidates at a time, and float32 values of a mask
+TOGETHER = 8  # branches of a row that are read at once: few, so that masks and padding stay small
+PORTION = 2**26  # most logits of candidates at a time
 
 
 @dataclass(frozen=True)
@@ -187,12 +188,13 @@ def _read_prompts(model, prompts, pad):
     cache = DynamicCache()
     model(input_ids=beginnings.to(device), past_key_values=cache, use_cache=True, logits_to_keep=1)
     tree = _Tree(model, cache, owner.to(device))
-    # Some branches at a time: the mask, and what is padded in it, stays small.
-    together = max(1, PORTION // (rows * size * (length + branches * size)))
     logits = []
-    for start in range(0, branches, together):
-        part = [tensor[:, start : start + together].flatten(1).to(device) for tensor in (ids, positions, own)]
-        last = torch.arange(size - 1, part[0].shape[1], size, device=device)
+    for start in range(0, branches, TOGETHER):
+        # As wide as the longest of them: callers that sort their rests by length pad little.
+        end = start + TOGETHER
+        wide = max(len(rest) for prompt in prompts for rest in prompt.rests[start:end])
+        part = [tensor[:, start:end, size - wide :].flatten(1).to(device) for tensor in (ids, positions, own)]
+        last = torch.arange(wide - 1, part[0].shape[1], wide, device=device)
         logits.append(_read_on(tree, *part, part[2], last))
     return tree, own[:, :, -1].to(device), position.to(device), torch.cat(logits, 1)
 

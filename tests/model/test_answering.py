@@ -256,7 +256,7 @@ def small(kind, **more):
     sizes = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
                  num_key_value_heads=1, head_dim=16, pad_token_id=0, eos_token_id=1, bos_token_id=2)  # fmt: skip
     torch.manual_seed(0)
-    config = getattr(transformers, f"{kind}Config")(**sizes, **more)
+    config = getattr(transformers, f"{kind.replace('Gemma3', 'Gemma3Text')}Config")(**sizes, **more)
     return getattr(transformers, f"{kind}ForCausalLM")(config).eval()
 
 
