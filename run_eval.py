@@ -3,10 +3,11 @@
 python run_eval.py eval [--plan] [ENV FILE] [KEY=VALUE ...]     (eval.sh does this)
 """
 
+from dataclasses import replace
+
 from data_provider.data_factory import manifest_path, sample
 from data_provider.manifests import read_manifest, record_paths
 from model.stage import (
-    ANSWERS,
     Plan,
     check_manifests,
     find_llm,
@@ -33,6 +34,8 @@ def make_plan(argv):
     say_once(lines)
     task, root = settings.tasktype, "root_path_json" if settings.tasktype == "qa" else "root_report_json"
     require(settings, "root_path_ecg", root, "tokenizer_path", "ckp_path")
+    if settings.answers == "likelihood" and task == "report":
+        raise UserError("ANSWERS=likelihood compares answers to questions; TASKTYPE=report needs ANSWERS=generate")
     test, train = (manifest_path(getattr(settings, root), settings.dataset, task, split) for split in ("test", "train"))
     check_manifests([test], settings.root_path_ecg, task)
     read_manifest(train, task)
@@ -54,21 +57,19 @@ def make_plan(argv):
 
 
 def main_process(plan):
-    """Generate and score: this is what each process of an exam does."""
+    """Answer and score: this is what each process of an exam does."""
     import torch.distributed as dist
+    from tqdm import tqdm
 
     from ecg_tokenizer.codec import EcgTokenizer
-    from model.answering import MAX_NEW_TOKENS, AnswerModel, generate_all, prediction_row
-    from model.checkpoints import load_model
-    from model.controls import CONTROLS
-    from utils.scores import attach_floor, control_path, write_predictions
+    from model.answer_files import PARTIAL, read_answers, write_answers
+    from model.answering import answer_batches, open_batches, plan_exam
+    from model.generation import merge_adapter
 
-    settings, (test,), (train,) = plan.settings, plan.manifests["test"], plan.manifests["train"]
+    settings, (test,) = plan.settings, plan.manifests["test"]
     rank, world, device, dtype = start_process("eval", settings.device, settings.threads, settings.use_amp)
-    if rank == 0:
-        start_run(plan.folder, plan.identity, settings.resume, ANSWERS)
     ecg_tokenizer = EcgTokenizer.from_pretrained(settings.tokenizer_path, device=device)
-    task, manifest = settings.tasktype, read_manifest(test, settings.tasktype)
+    manifest = read_manifest(test, settings.tasktype)
     listed = sample(
         [{**item, "index": index} for index, item in enumerate(manifest)], settings.test_items, settings.seed
     )
@@ -77,33 +78,61 @@ def main_process(plan):
     store = stored_codes(ecg_tokenizer, root, paths, settings.codes_root, policy, rank, settings.workers)
     readable, line = readable_items(listed, store, test, root, "test")
     print_rank0(line, flush=True)
-    items = {item["index"]: item for item in readable}
 
-    alphabets = {"n_codes": ecg_tokenizer.n_codes, "n_scales": ecg_tokenizer.n_scales}
-    model, text_tokenizer, vocabulary = load_model(settings.ckp_path, plan.llm_path, **alphabets, dtype=dtype)
-    answer_model = AnswerModel(model.to(device).eval(), text_tokenizer, vocabulary, plan.inputs["prompts"])
-    ecg_of = ecg_sources(settings, readable, store, ecg_tokenizer)
-    longest = settings.max_new_tokens or MAX_NEW_TOKENS[task]
-    predictions = plan.folder / ANSWERS
-    for control in ("", *CONTROLS):
-        path = control_path(predictions, control) if control else predictions
-        if control not in ecg_of:
-            continue
-        description = f"answering with {control} ECGs" if control else "answering"
-        texts = generate_all(
-            answer_model, items, ecg_of[control], task, settings.batch_size, longest, rank, world, description
-        )
-        if rank == 0:
-            rows = [prediction_row(index, items[index], texts[index], task) for index in sorted(texts)]
-            if not control:
-                attach_floor(rows, manifest, read_manifest(train, task), task)
-            write_predictions(path, rows)
     if rank == 0:
-        score(plan, predictions, len(listed) - len(items))
+        start_run(plan.folder, plan.identity, settings.resume, PARTIAL)
+        (plan.folder / PARTIAL).mkdir(parents=True, exist_ok=True)
+    dist.barrier()
+    done = read_answers(plan.folder)
+    dist.barrier()  # nobody writes before all have read
+    answer_model = load_answer_model(plan, ecg_tokenizer, device, dtype)
+    answer_model = replace(answer_model, model=merge_adapter(answer_model.model))
+    exam = exam_of(plan, {item["index"]: item for item in readable})
+    exam_plan = plan_exam(answer_model, exam, ecg_tokenizer.row_length)
+    print_rank0(f"eval: {exam_plan.text}", flush=True)
+    for control, ecg_of in ecg_sources(settings, readable, store, ecg_tokenizer).items():
+        answered = done.get(control, {})
+        if answered:
+            print_rank0(f"going on: {len(answered)} of {len(readable)} items are answered", flush=True)
+        share = open_batches(exam_plan, answered)[rank::world]
+        what = f"answering with {control} ECGs" if control else "answering"
+        with tqdm(total=sum(len(g) for batch in share for g in batch), desc=what, unit="item", disable=rank > 0) as bar:
+            for answers in answer_batches(answer_model, exam, exam_plan, share, ecg_of):
+                write_answers(plan.folder, rank, control, answers)
+                bar.update(len(answers))
+    dist.barrier()
+    if rank == 0:
+        write_results(plan, exam, manifest, len(listed) - len(readable))
         bad = left_out_text(paths, store)
         if bad:
             print(bad)
     dist.barrier()
+
+
+def load_answer_model(plan, ecg_tokenizer, device, dtype):
+    """What answers, with its adapter as it is."""
+    from model.answering import AnswerModel
+    from model.checkpoints import load_model
+
+    alphabets = {"n_codes": ecg_tokenizer.n_codes, "n_scales": ecg_tokenizer.n_scales}
+    model, text_tokenizer, vocabulary = load_model(plan.settings.ckp_path, plan.llm_path, **alphabets, dtype=dtype)
+    return AnswerModel(model.to(device).eval(), text_tokenizer, vocabulary, plan.inputs["prompts"])
+
+
+def exam_of(plan, items):
+    """What is asked: the items (index in the manifest -> item), and how they may be answered."""
+    from model.answering import MAX_NEW_TOKENS, Exam
+    from model.candidates import candidate_rule
+
+    settings, (train,) = plan.settings, plan.manifests["train"]
+    compares = settings.answers == "likelihood"
+    return Exam(
+        items=items,
+        task=settings.tasktype,
+        batch_size=settings.batch_size,
+        max_new_tokens=settings.max_new_tokens or MAX_NEW_TOKENS[settings.tasktype],
+        candidates=candidate_rule(read_manifest(train, settings.tasktype)) if compares else None,
+    )
 
 
 def ecg_sources(settings, items, store, ecg_tokenizer):
@@ -123,29 +152,56 @@ def ecg_sources(settings, items, store, ecg_tokenizer):
     return sources
 
 
-def score(plan, predictions, left_out):
-    """Write provenance.json and metrics.json beside the predictions, and say what came out."""
-    from utils.scores import score_file, summary
+def write_results(plan, exam, manifest, left_out):
+    """From the answers of all processes to predictions, provenance.json and metrics.json; says what came out.
 
+    The scores of an exam before go first, so that a crash never leaves them beside other predictions.
+    """
+    from model.answer_files import read_answers
+    from model.answering import prediction_row
+    from model.controls import CONTROLS
+    from utils.scores import attach_floor, control_path, score_file, summary, write_predictions
+
+    settings, folder, (train,) = plan.settings, plan.folder, plan.manifests["train"]
+    predictions, answers = folder / "predictions.jsonl", read_answers(folder)
+    for name in ("metrics.json", "provenance.json"):
+        (folder / name).unlink(missing_ok=True)
+    for control in ("", *CONTROLS):
+        path = control_path(predictions, control) if control else predictions
+        if control and control not in settings.controls:
+            path.unlink(missing_ok=True)  # of an earlier run
+            continue
+        missing = [index for index in exam.items if index not in answers.get(control, {})]
+        if missing:
+            raise UserError(
+                f"{folder}: {len(missing)} items were answered elsewhere, for example {missing[0]}: RESULTS must lie "
+                "on a file system that all machines share"
+            )
+        rows = [prediction_row(exam, index, answers[control][index]) for index in sorted(exam.items)]
+        if not control:
+            attach_floor(rows, manifest, read_manifest(train, exam.task), exam.task)
+        write_predictions(path, rows)
     provenance = {
-        "llm": plan.settings.llm or plan.llm_path.name,
+        "llm": settings.llm or plan.llm_path.name,
         "inputs": plan.inputs,
-        "settings": {key.upper(): value for key, value in plan.settings.of_stage("eval").items()},
+        "settings": {key.upper(): value for key, value in settings.of_stage("eval").items()},
         "items_left_out": left_out,
     }
-    write_json(plan.folder / "provenance.json", provenance)
-    metrics = score_file(predictions, plan.settings.tasktype)
-    write_json(plan.folder / "metrics.json", metrics)
-    finish_run(plan.folder, plan.identity.fingerprint)
-    print(*summary(metrics), f"-> {plan.folder / 'metrics.json'}", sep="\n", flush=True)
+    write_json(folder / "provenance.json", provenance)
+    metrics = score_file(predictions, exam.task)
+    write_json(folder / "metrics.json", metrics)
+    finish_run(folder, plan.identity.fingerprint)
+    print(*summary(metrics), f"-> {folder / 'metrics.json'}", sep="\n", flush=True)
 
 
 @entry_point
 def main(argv):
     """Plan or run an exam."""
+    from model.answer_files import PARTIAL
+
     if not argv or argv[0] != "eval":
         raise UserError("usage: python run_eval.py eval [--plan] [ENV FILE] [KEY=VALUE ...]")
-    plan_or_run("eval", argv[1:], make_plan, main_process, ANSWERS)
+    plan_or_run("eval", argv[1:], make_plan, main_process, PARTIAL)
 
 
 if __name__ == "__main__":

@@ -117,32 +117,3 @@ def trainable_parameters(model):
     """(number that train, number in all)."""
     parameters = list(model.parameters())
     return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
-
-
-@torch.no_grad()
-def generate(model, tokenizer, vocabulary, prompts, max_new_tokens):
-    """Greedy answers to a batch of prompts.
-
-    Parameters
-    ----------
-    prompts : list of list of int
-        Token ids; shorter ones are padded on the left.
-
-    Returns
-    -------
-    list of str
-        What was generated before the end of text, without special tokens.
-    """
-    length = max(map(len, prompts))
-    ids = torch.tensor([[vocabulary.pad] * (length - len(p)) + p for p in prompts])
-    mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts])
-    output = model.generate(
-        input_ids=ids.to(model.device),
-        attention_mask=mask.to(model.device),
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        eos_token_id=vocabulary.eos,
-        pad_token_id=vocabulary.pad,
-    )
-    return tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)

@@ -51,21 +51,35 @@ def prompt_ids(tokenizer, vocabulary, prompts, item, task, ecgs):
     ecgs : list of arrays of int, [row_length] each
         The codes of the item's one or two ECGs.
     """
+    before, behind_amplitudes, behind_codes, after = prompt_texts(prompts, item, task)
+
+    def text_ids(text):
+        return tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+
+    ids = [*vocabulary.bos, *text_ids(before)]
+    for row in ecgs:
+        amplitudes, waveform = vocabulary.ecg_ids(row)
+        ids += [vocabulary.start, *amplitudes, *text_ids(behind_amplitudes), *waveform]
+        ids += [*text_ids(behind_codes), vocabulary.end]
+    return ids + text_ids(after)
+
+
+def prompt_texts(prompts, item, task):
+    """An item's words: before the ECG's block, behind its amplitudes, behind its codes, and after the block."""
     template = prompts[task]
     block = BLOCK.search(template)
     values = {"{question}": item.get("question", ""), "{background}": item_background(item)}
 
-    def text_ids(text):
+    def filled(text):
         # All at once, so that a question that itself holds "{background}" stays as it is.
-        text = re.sub(r"\{question\}|\{background\}", lambda found: values[found.group()], text)
-        return tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+        return re.sub(r"\{question\}|\{background\}", lambda found: values[found.group()], text)
 
-    ids = [*vocabulary.bos, *text_ids(template[: block.start()])]
-    for row in ecgs:
-        amplitudes, waveform = vocabulary.ecg_ids(row)
-        ids += [vocabulary.start, *amplitudes, *text_ids(block.group(1)), *waveform]
-        ids += [*text_ids(block.group(2)), vocabulary.end]
-    return ids + text_ids(template[block.end() :])
+    return tuple(map(filled, (template[: block.start()], *block.groups(), template[block.end() :])))
+
+
+def shared_length(prompt, vocabulary):
+    """How many of a prompt's tokens stand up to the (last) end of the ECG: what other questions on it may share."""
+    return len(prompt) - prompt[::-1].index(vocabulary.end)
 
 
 def training_example(tokenizer, vocabulary, prompts, item, task, ecgs, share=False):
@@ -75,14 +89,19 @@ def training_example(tokenizer, vocabulary, prompts, item, task, ecgs, share=Fal
     """
     prompt = prompt_ids(tokenizer, vocabulary, prompts, item, task, ecgs)
     answer = [*tokenizer(answer_text(item, task), add_special_tokens=False)["input_ids"], vocabulary.eos]
-    shared = len(prompt) - prompt[::-1].index(vocabulary.end) if share else 0
+    shared = shared_length(prompt, vocabulary) if share else 0
     return Example(prompt + answer, [-100] * len(prompt) + answer, shared)
 
 
+def ecg_first(prompts, task):
+    """Whether the ECG stands before the question and the background, so that questions can share it."""
+    before = prompts[task][: BLOCK.search(prompts[task]).end()]
+    return "{question}" not in before and "{background}" not in before
+
+
 def check_ecg_first(prompts, task):
-    """A `UserError` unless the ECG stands before the question, without which questions can't share it."""
-    block = BLOCK.search(prompts[task])
-    if "{question}" in prompts[task][: block.start()] or "{background}" in prompts[task][: block.start()]:
+    """A `UserError` unless `ecg_first`."""
+    if not ecg_first(prompts, task):
         raise UserError(
             "SHARE_ECG=true needs PROMPTS with the ECG before {question} and {background}; env/demo/prompts.json has"
         )

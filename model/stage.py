@@ -13,7 +13,6 @@ from utils.runs import ITEMS_A_STEP, Identity
 from utils.tools import UserError
 
 SAVED = "resume/latest"  # in a training stage's folder: names the save that it goes on from (`model.training_state`)
-ANSWERS = "predictions.jsonl"  # what the exam goes on from
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from model.answering import generate
 from model.checkpoint_files import check_fits, llm_hash, resolve_checkpoint
 from model.checkpoints import build_model, load_model, load_weights, save_checkpoint
 from model.forecasting import PUBLISHED_WINDOWS, causal_examples, forecast_examples, windows_for
-from model.heartllm import generate, loss_sum, trainable_parameters
+from model.heartllm import loss_sum, trainable_parameters
 from model.packing import Example, collate, pack
 from model.prompts import prompt_ids, read_prompts, training_example
 from model.tiny_llm import tiny_llm
