@@ -14,7 +14,7 @@ from utils.tools import REPOSITORY
 OTHER = {  # what files that hold no docstring are for
     ".ci/run": "what continuous integration calls",
     ".pre-commit-config.yaml": "hooks that check before a commit",
-    "benchmarks": "what measures every speed named here, and what the amplitude codes give",
+    "benchmarks": "scripts that measure every speed named in README and docs, and what the amplitude codes are worth",
     "docs": "settings, files, LLMs and hardware, your own data, clusters, Python",
     "corpora/wordnet.zip": "METEOR's WordNet, so that scoring needs no download",
     "ds_config_zero2.json": "DeepSpeed's settings",
@@ -31,7 +31,7 @@ OTHER = {  # what files that hold no docstring are for
     "requirements.txt": "versions that work together",
     "requirements-optional.txt": "readers of other ECG formats, and a generator of ECGs",
     "test.sh": "all checks",
-    "tests": "one file a part",
+    "tests": "in the same folders as what they test",
     "utils/launch.sh": "what the launchers share",
 }
 FOLDED = ("tests/", "env/", "benchmarks/", "docs/", "ecg_tokenizer/pretrained/")
