@@ -22,8 +22,8 @@ SECONDS = SAMPLES / SAMPLE_RATE
 FOLDS = 10
 ECTOPIC_QT = 0.40  # of ventricular beats, in s
 STAGES = ("Stadium I", "Stadium II", "Stadium III")
-# Chronic findings, the same in all ECGs of a patient, and their share of the patients. Infarction is not drawn with left
-# bundle branch block (which hides it), nor with anything that would contradict its own criteria.
+# Chronic findings, the same in all ECGs of a patient, and their share of the patients. Infarction is not drawn with
+# left bundle branch block (which hides it), nor with anything that would contradict its own criteria.
 CHRONIC = {
     (): 0.23,
     ("CLBBB",): 0.13,
