@@ -5,6 +5,7 @@ pages use; the blocks of a page in their order, in one folder. ``<!-- run slow -
 behind a colon (``<!-- run slow: MAX_STEPS=2 -->``) are added to the launchers' lines, which stand as users type them.
 """
 
+import itertools
 import json
 import os
 import re
@@ -70,7 +71,8 @@ def run_page(page, folder, slow=False):
     """Run a page's blocks in ``folder``; what a command prints is shown when it fails."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "VIRTUAL_ENV": sys.prefix, "PATH": path, "PYTHONPATH": str(folder)}
-    for language, text in blocks(page, slow):
+    for language, group in itertools.groupby(blocks(page, slow), lambda block: block[0]):
+        text = "".join(text for _, text in group)  # what a reader types in one session
         command = ["bash", "-euo", "pipefail", "-c", text] if language == "bash" else [sys.executable, "-c", text]
         done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
         assert done.returncode == 0, f"{page.name}:\n{text}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
