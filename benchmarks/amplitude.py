@@ -1,4 +1,4 @@
-"""What the amplitude codes give: the demo's answers with and without them, over several seeds of the LLM stages.
+"""What the amplitude codes are worth: exact match of the demo with and without them, over seeds of the LLM stages.
 
     python benchmarks/amplitude.py [--demo results/demo] [--out results/amplitude] [--seeds 0 1 2]
 
@@ -57,12 +57,12 @@ def make_exam(folder):
 
 
 def about(*texts):
-    """The first of the voltages that is in the texts, or None."""
+    """The first finding of VOLTAGES that the texts name, or None."""
     return next((voltage for voltage in VOLTAGES if voltage in json.dumps(texts).lower()), None)
 
 
 def make_tokenizer(source, folder, amplitude):
-    """The demo's tokenizer with or without amplitude codes; its weights know nothing of them."""
+    """The demo's tokenizer with or without amplitude codes; the network's weights are the same."""
     from ecg_tokenizer.codec import EcgTokenizer
 
     tokenizer = EcgTokenizer.from_pretrained(source)
@@ -117,7 +117,7 @@ def report(rows, seeds):
 
 
 def select(rows, voltage=None, asked=True):
-    """The rows whose question asks for a voltage, or, not asking for it, is answered by it."""
+    """The rows whose question names a voltage finding (``asked``), or whose answer alone does."""
     about_it = [row for row in rows if voltage in (None, about(row["question"], row["reference"]))]
     return [row for row in about_it if voltage is None or asked == bool(about(row["question"]))]
 

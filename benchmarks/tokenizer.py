@@ -32,7 +32,7 @@ NETWORKS = ("default", "published")
 
 @dataclass
 class Contender:
-    """Something to be measured: ``work()`` does some of it and says how many ECGs that were."""
+    """One measured task: ``work()`` processes a batch and returns its number of ECGs."""
 
     task: str
     device: str
@@ -207,7 +207,7 @@ def matmul_peak(device, precision):
 
 
 def measure(contenders, rounds, seconds):
-    """Let the contenders work in turn, ``rounds`` times for ``seconds`` each; fills in their rates."""
+    """Measure the contenders in turn, ``rounds`` times for ``seconds`` each; fills in their rates."""
     for _ in range(rounds):
         for contender in contenders:
             done, start = 0, time.perf_counter()
@@ -229,7 +229,7 @@ def fetch_seconds(signals, batch):
 
 
 def report(contenders, peaks, reading, fetching):
-    """The table, the ratios, and whether they are what was wanted."""
+    """Print the table, the ratios, and whether they reach WANTED."""
     rows = [("", "", "", "ECG/s", "GFLOP/ECG", "TFLOP/s", "of matmul", "ratio")]
     ratios = {}
     for key, pair in itertools.groupby(contenders, lambda c: (c.task, c.device, c.precision)):

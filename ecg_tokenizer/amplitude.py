@@ -1,6 +1,6 @@
-"""How large each lead is, in codes of its own: its standard deviation in mV on a logarithmic scale.
+"""Amplitude codes: the standard deviation of each lead in mV, on a logarithmic scale of 64 levels.
 
-The network sees every lead at standard deviation 1, so its codes say nothing of a lead's size. A level says it: 0 is a
+The network sees every lead at standard deviation 1, so the waveform's codes do not hold the amplitude. Level 0 is a
 lead without signal, 1 to 63 are 25 steps a decade (9.6 % each) from 0.01 mV to 3 mV. Twelve levels of 6 bits are 72
 bits an ECG, 7.2 bit/s.
 """
@@ -8,7 +8,7 @@ bits an ECG, 7.2 bit/s.
 import numpy as np
 
 SCALES = 64
-SMALLEST_MV = 0.01  # a lead whose deviation is nearer to nothing than this is noise, and decoded as flat
+SMALLEST_MV = 0.01  # a lead with a smaller standard deviation is noise, and decoded as flat
 STEPS_PER_DECADE = 25
 
 

@@ -1,4 +1,4 @@
-"""Muon: momentum whose steps are made orthogonal, so that all directions of a matrix learn at one speed.
+"""The Muon optimizer: momentum with orthogonalised updates, for the weight matrices of hidden layers.
 
 Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (kellerjordan.github.io/posts/muon, 2024).
 Torch has it too, but in bf16, which takes seconds a step on processors without bf16 instructions; here it is float32,

@@ -1,6 +1,6 @@
 """The published tokenizer's network (HeartLLM, arXiv 2508.15338), with its parameter names, so that its weights load.
 
-The encoder sees one lead at a time, with the same weights; the leads meet in one linear layer before the quantiser.
+The encoder sees one lead at a time, with the same weights; one linear layer combines the leads before the quantiser.
 The decoder works on 384 channels at up to the full sampling rate, which is why it is slow.
 """
 
@@ -28,7 +28,7 @@ class PublishedNetwork(nn.Module):
         return self.enc(x)
 
     def hidden_matrices(self):
-        """None: AdamW trains all of it, as published."""
+        """No matrices for Muon: AdamW trains everything, as published."""
         return ()
 
     def decode(self, values):

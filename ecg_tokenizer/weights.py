@@ -34,7 +34,7 @@ def write_folder(folder, config, state):
     folder = Path(folder)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     (folder / CONFIG_FILE).unlink(missing_ok=True)
-    # Not save_file: it hides the file from everyone but its owner, and groups share tokenizers.
+    # Not save_file: it makes files that only their owner can read, and groups share tokenizers.
     write_atomically(folder / WEIGHTS_FILE, lambda temporary: temporary.write_bytes(save(tensors)))
     write_json(folder / CONFIG_FILE, config)
 
@@ -69,7 +69,7 @@ def fingerprint(config, arrays):
 
 
 def _locate(path):
-    """("folder", folder) or ("file", checkpoint) of what the user named."""
+    """What a path names: ("folder", folder) or ("file", checkpoint)."""
     path = Path(path)
     if path == SHIPPED and not (path / WEIGHTS_FILE).is_file():
         raise UserError(f"{path}: this copy of the repository has no trained tokenizer; name the path of yours")

@@ -1,7 +1,7 @@
 """Stage 2's sequences: an ECG's codes, of which the last ones of a window are to be predicted.
 
 Windows are cut from the waveform's codes. The leads' amplitudes, where there are any, stand before each window, and are
-never to be predicted: so a loss in bits per code is one of the waveform's codes, with and without them.
+never to be predicted: so bits per code are those of the waveform's codes, comparable with and without amplitudes.
 """
 
 from model.packing import Example

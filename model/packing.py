@@ -1,10 +1,10 @@
-"""Sequences of different lengths into rows of equal length, several in a row where they fit.
+"""Packing: sequences of different lengths in rows of equal length, several in a row where they fit.
 
 Positions restart with every sequence, from which transformers sees where one ends: no sequence attends to another.
 Sequences that begin with the same tokens (questions on one ECG, where the prompt has the ECG first) become one with
 branches: the beginning is computed once, and each branch attends to it and to itself. Either way the losses are those
-of the separate sequences (`tests/test_language_side.py`). Padding stands on the left, as a sequence of its own, so that
-the supervised ends of the rows line up.
+of the separate sequences (`tests/model/test_language_side.py`). Padding stands on the left, as a sequence of its own,
+so that the supervised ends of the rows line up.
 """
 
 from dataclasses import dataclass, field

@@ -1,6 +1,6 @@
-"""What a newcomer reads must be true: the tree, the table of settings, the examples.
+"""What a newcomer reads must be true: PROJECT_TREE.txt, and the table in docs/settings.md.
 
-``python -m tests.test_repository`` writes the tree and the table again where they stand.
+``python -m tests.test_repository`` writes both again. Commands, links and file names are tests/test_docs.py's.
 """
 
 import ast
@@ -14,7 +14,8 @@ from utils.tools import REPOSITORY
 OTHER = {  # what files that hold no docstring are for
     ".ci/run": "what continuous integration calls",
     ".pre-commit-config.yaml": "hooks that check before a commit",
-    "benchmarks": "what measures every speed named here, and what the amplitude codes give",
+    "benchmarks": "scripts that measure every speed named in README and docs, and what the amplitude codes are worth",
+    "docs": "settings, files, LLMs and hardware, your own data, clusters, Python",
     "corpora/wordnet.zip": "METEOR's WordNet, so that scoring needs no download",
     "ds_config_zero2.json": "DeepSpeed's settings",
     "ecg_tokenizer/EXPERIMENTS.md": "what was tried for the network, the failures too",
@@ -30,11 +31,12 @@ OTHER = {  # what files that hold no docstring are for
     "requirements.txt": "versions that work together",
     "requirements-optional.txt": "readers of other ECG formats, and a generator of ECGs",
     "test.sh": "all checks",
-    "tests": "one file a part",
+    "tests": "in the same folders as what they test",
     "utils/launch.sh": "what the launchers share",
 }
-FOLDED = ("tests/", "env/", "benchmarks/", "ecg_tokenizer/pretrained/")
-UNSAID = ("README.md", "LICENSE", "CONTRIBUTING.md", "PROJECT_TREE.txt", "CITATION.cff", ".gitignore")
+FOLDED = ("tests/", "env/", "benchmarks/", "docs/", "ecg_tokenizer/pretrained/")
+NOT_LISTED = "README.md CHANGELOG.md CONTRIBUTING.md CITATION.cff LICENSE PROJECT_TREE.txt .gitignore".split()
+TREE, SETTINGS = REPOSITORY / "PROJECT_TREE.txt", REPOSITORY / "docs/settings.md"
 
 
 def tree():
@@ -43,7 +45,7 @@ def tree():
     lines, folder = [], None
     names = {next((f.rstrip("/") for f in FOLDED if name.startswith(f)), name) for name in listed.split()}
     for name in sorted(names, key=lambda n: (str(Path(n).parent) != ".", n)):
-        if name.endswith("__init__.py") or name in UNSAID:
+        if name.endswith("__init__.py") or name in NOT_LISTED:
             continue
         path, parent = REPOSITORY / name, str(Path(name).parent)
         if parent not in (folder, "."):
@@ -61,26 +63,14 @@ def tree():
     return "\n".join(lines) + "\n"
 
 
-def between(text, marker, block):
-    """``text`` with what follows ``<!-- marker -->`` (up to the next heading) replaced by the block."""
-    return re.sub(rf"(<!-- {marker} -->\n).*?(?=\n## |\n`LLM`)", lambda m: m.group(1) + "\n" + block, text, flags=re.S)
+def with_table(page):
+    """The page with the table of settings as it is now, from ``<!-- settings -->`` to the next heading."""
+    return re.sub(r"(<!-- settings -->\n).*?(?=\n## )", lambda m: f"{m[1]}\n{table()}\n", page, flags=re.S)
 
 
-def written(readme):
-    """The README with the tree and the table as they are now."""
-    return between(between(readme, "tree", f"```\n{tree()}```\n"), "settings", table() + "\n")
-
-
-def test_the_readme_and_the_tree_are_true():
-    assert (REPOSITORY / "PROJECT_TREE.txt").read_text() == tree(), "python -m tests.test_repository writes it"
-    readme = (REPOSITORY / "README.md").read_text()
-    assert readme == written(readme), "python -m tests.test_repository writes it"
-
-
-def test_every_file_that_the_readme_names_is_there():
-    readme = (REPOSITORY / "README.md").read_text()
-    named = set(re.findall(r"(?:env|ecg_tokenizer|corpora|benchmarks)/[\w/]+\.(?:env|sh|py|md|zip|json)", readme))
-    assert named and not [name for name in named if not (REPOSITORY / name).exists()]
+def test_the_tree_and_the_table_of_settings_are_true():
+    assert TREE.read_text() == tree(), "python -m tests.test_repository writes it"
+    assert SETTINGS.read_text() == with_table(SETTINGS.read_text()), "python -m tests.test_repository writes it"
 
 
 def test_no_file_of_code_has_outgrown_a_reader():
@@ -93,6 +83,5 @@ def test_no_file_of_code_has_outgrown_a_reader():
 
 
 if __name__ == "__main__":
-    (REPOSITORY / "PROJECT_TREE.txt").write_text(tree())
-    text = (REPOSITORY / "README.md").read_text()
-    (REPOSITORY / "README.md").write_text(written(text))
+    TREE.write_text(tree())
+    SETTINGS.write_text(with_table(SETTINGS.read_text()))

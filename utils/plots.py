@@ -1,4 +1,4 @@
-"""Pictures: an ECG as a cardiograph prints it, and the curves of a training run."""
+"""Plots: a 12-lead ECG on millimetre paper, and the loss curves of training runs."""
 
 import math
 from pathlib import Path
@@ -23,7 +23,7 @@ def plot_ecg(path_png, signal_mV, sample_rate, reconstruction=None, title=""):
     """Draw a 12-lead ECG on millimetre paper: 3 x 4 leads of 2.5 s each and lead II below, 25 mm/s and 10 mm/mV.
 
     The columns follow one another in time, as on a cardiograph. Every lead is shown about its own median (a
-    cardiograph's input holds no constant voltage); a reconstruction is shifted by the original's median, so that its
+    cardiograph removes constant voltages); a reconstruction is shifted by the original's median, so that its
     offset stays visible. Printed at its nominal size the picture is to scale.
 
     Parameters

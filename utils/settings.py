@@ -2,7 +2,7 @@
 
 ``KEY=VALUE`` on the command line wins over the env file, which wins over the default. Keys are the fields' names in
 capitals. Relative paths in an env file start at the repository, those on the command line where you stand.
-The README's table is ``python -m utils.settings --table``.
+The table in docs/settings.md is ``python -m utils.settings --table``.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ def _setting(default, stages, help, choices=None, low=None, high=None, path=Fals
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Every setting of every stage; ``metadata`` holds what the table in the README says of it."""
+    """Every setting of every stage; ``metadata`` holds what docs/settings.md says of it."""
 
     # data
     root_ecg: tuple = _setting((), "t", "folder of the ECG records that the manifests name; several with commas", path=True, must_exist=True)
@@ -201,7 +201,7 @@ def _field(key, where=""):
         import difflib
 
         close = difflib.get_close_matches(key, FIELDS, 1)
-        hint = f"did you mean {close[0]}?" if close else "the README's table of settings lists all"
+        hint = f"did you mean {close[0]}?" if close else "docs/settings.md lists all"
         raise UserError(f"{where}unknown setting {key}; {hint}")
     return FIELDS[key]
 
@@ -263,7 +263,7 @@ def require(settings, *names):
 
 
 def table():
-    """The README's table of settings, as Markdown."""
+    """The table of docs/settings.md, as Markdown."""
     lines = ["| setting | stages | default | meaning |", "|---|---|---|---|"]
     for key, field in FIELDS.items():
         default = field.default

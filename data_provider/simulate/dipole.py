@@ -1,4 +1,4 @@
-"""The heart of the simulated ECGs: a dipole that moves with every beat, as each finding bends its path.
+"""The heart of the simulated ECGs: a current dipole whose path in each beat depends on the findings.
 
 Each wave of a beat (P, Q, R, S, T and their parts) is a Gaussian in time whose amplitude is a vector: x to the
 patient's left, y to the feet, z to the back, in mV of the Frank leads. The sum over waves and beats is the dipole's
@@ -6,7 +6,7 @@ path; lead_field.py turns it into the leads.
 
 Sources: waves as Gaussians, McSharry et al., IEEE Trans Biomed Eng 50 (2003) 289; the dipole in three dimensions,
 Sameni et al., EURASIP J Adv Signal Process 2007, 043407. What each finding does to the waves follows textbook criteria,
-AHA/ACCF/HRS 2009 (J Am Coll Cardiol 53, 976-1011), and is drawn, not fitted to anyone's recordings.
+AHA/ACCF/HRS 2009 (J Am Coll Cardiol 53, 976-1011), and is modelled, not fitted to recordings.
 """
 
 from dataclasses import dataclass, replace
@@ -143,7 +143,7 @@ def sinus_beat(findings, stage, axis, pr, qt, gain, rng):
 
 
 def ventricular_beat(gain, qt, rng):
-    """A premature ventricular beat: no P, QRS of about 150 ms, ST and T against the QRS."""
+    """A premature ventricular beat: no P wave, QRS of about 150 ms, ST and T discordant (opposite to the QRS)."""
     table = PVC_QRS[int(rng.integers(len(PVC_QRS)))]
     qrs = {name: _wave(c, w, _vary(v, rng) * gain) for name, (c, w, v) in table.items()}
     against = -0.5 * qrs["R'"].vector
@@ -151,7 +151,7 @@ def ventricular_beat(gain, qt, rng):
 
 
 def _vary(vector, rng):
-    """A vector as another heart has it: 10 % in length along each axis and a little in direction."""
+    """Variation between hearts: a vector changed by 10 % along each axis, and a little in direction."""
     vector = np.asarray(vector, float)
     return vector * (1 + 0.10 * rng.standard_normal(3)) + 0.02 * rng.standard_normal(3)
 
@@ -192,14 +192,14 @@ def _area(waves):
 
 
 def net_axis(area):
-    """Frontal axis in degrees of a net dipole vector [..., 3], from leads I and aVF as they are read on paper."""
+    """Frontal axis in degrees of a net dipole vector [..., 3], from leads I and aVF as a reader determines it."""
     one, two = area @ DOWER[0], area @ DOWER[1]
     # aVF is recorded at 87 % of a bipolar lead's strength, hence 2 / sqrt(3)
     return np.degrees(np.arctan2((two - 0.5 * one) * 2 / np.sqrt(3), one))
 
 
 def _turn_to_axis(qrs, axis, conduction):
-    """Turn the QRS in the frontal plane until its net axis is ``axis``.
+    """Rotate the QRS in the frontal plane until its electrical axis is ``axis``.
 
     The septal wave stays as it is. So does the late wave of right bundle branch block, which is not counted either:
     there the axis is that of the first half, the left ventricle's.

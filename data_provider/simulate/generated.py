@@ -1,10 +1,10 @@
-"""A corpus for stage 1 without patients: ECGs drawn by the published generator deepfake-ecg, as WFDB with manifests.
+"""Synthetic ECGs for stage 1 from the published generator deepfake-ecg, as WFDB records with manifests.
 
     python -m data_provider.generate --to dataset/generated --number 1300 --seed 0
 
 The generator (Pulse2Pulse, a network trained on 7,233 real ECGs, all of them normal; Thambawita et al., Sci Rep 11
 (2021) 21896) makes I, II and V1..V6 in microvolts, 10 s at 500 Hz, from noise; the other four leads follow from I and
-II. It is optional (requirements-optional.txt). Nobody has said what each ECG shows: they serve stage 1 alone.
+II. It is optional (requirements-optional.txt). The ECGs have no labels, so they serve stage 1 alone.
 """
 
 import functools
@@ -82,13 +82,13 @@ def draw(seed, number):
     import torch
 
     noise = np.random.default_rng([seed, number]).uniform(-1, 1, (1, 8, SAMPLES)).astype(np.float32)
-    # One by one: in a batch, the sums inside come out in another order and the ECG depends on its neighbours
+    # One by one: in a batch, sums are computed in another order, so an ECG would depend on the rest of its batch
     with torch.inference_mode():
         return _generator()(torch.from_numpy(noise))[0].numpy().astype(np.float64) * MICROVOLTS / 1000
 
 
 def fault_of(leads):
-    """What makes a drawn ECG, twelve leads [12, T] at 1000 adu/mV, implausible; None where nothing does."""
+    """Why a generated ECG, [12, T] at 1000 adu/mV, is implausible (amplitude or flat lead); None if it is not."""
     leads = leads / 1000
     for name, lead in zip(LEADS, leads, strict=True):
         if np.abs(lead).max() > IMPLAUSIBLE_MV:
@@ -128,7 +128,7 @@ def _check_package():
 
 @functools.cache
 def _generator():
-    """The package's network with its weights; single-threaded, since sums in another order are other ECGs."""
+    """The package's network with its weights; single-threaded: another order of summation gives other ECGs."""
     import torch
 
     torch.set_num_threads(1)
@@ -138,7 +138,7 @@ def _generator():
 
         network = Generator()
     weights = Path(importlib.util.find_spec("deepfakeecg").origin).parent / "checkpoints" / "g_stat.pt"
-    # Not the package's own loader: that one unpickles, and so runs, whatever the file says
+    # Not the package's own loader: it unpickles the file, which can run any code
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["stat_dict"])
     return network.eval()
 
@@ -147,7 +147,7 @@ def _drawn(jobs, workers):
     if workers <= 1:
         yield from map(_write_ecg, jobs)
         return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:  # a forked torch may wait for threads it lost
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:  # torch can deadlock in a forked process
         yield from pool.imap(_write_ecg, jobs, chunksize=16)
 
 

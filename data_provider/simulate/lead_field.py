@@ -1,4 +1,4 @@
-"""The recorder of the simulated ECGs: the heart's dipole seen by twelve leads, through nine noisy electrodes.
+"""The lead field of the simulated ECGs: the twelve leads of a heart dipole, and the noise of nine electrodes.
 
 Source of the lead field: Dower, Machado and Osborne, Clin Cardiol 3 (1980) 87 (the leads from the Frank axes: x to the
 patient's left, y to the feet, z to the back).
@@ -31,7 +31,7 @@ def independent_leads(dipole):
 def electrode_noise(rng, muscle, mains, drift):
     """What the electrodes add to the leads I, II, V1..V6 [8, SAMPLES], in mV.
 
-    Noise arises at the nine electrodes, so that it reaches the leads as it does in life: the right arm's in I, II and
+    Noise arises at the nine electrodes, so it reaches the leads as in a real recording: the right arm's in I, II and
     aVR, a chest electrode's in its own lead alone, and Einthoven's law holds for it too.
 
     Parameters

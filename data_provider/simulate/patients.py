@@ -1,4 +1,4 @@
-"""Who the simulated patients are: what each has, when the heart beats, and what is written about it.
+"""Simulated patients and their ECGs: findings, rhythm, beat times and the twelve leads, all drawn from a seed.
 
 Everything about a patient follows from (seed, patient number) alone, and everything about an ECG from (seed, patient
 number, which of the patient's ECGs), so that a longer simulation begins with a shorter one's records.
@@ -22,8 +22,8 @@ SECONDS = SAMPLES / SAMPLE_RATE
 FOLDS = 10
 ECTOPIC_QT = 0.40  # of ventricular beats, in s
 STAGES = ("Stadium I", "Stadium II", "Stadium III")
-# What a patient keeps from ECG to ECG, with its share of the patients. Infarction is not drawn with left bundle branch
-# block (which hides it), nor with anything that would contradict its own criteria.
+# Chronic findings, the same in all ECGs of a patient, and their share of the patients. Infarction is not drawn with
+# left bundle branch block (which hides it), nor with anything that would contradict its own criteria.
 CHRONIC = {
     (): 0.23,
     ("CLBBB",): 0.13,
@@ -72,7 +72,7 @@ class Patient:
 
 @dataclass(frozen=True)
 class Ecg:
-    """One ECG of a patient: its SCP statements, what shapes it (seconds, beats a minute), and what disturbs it."""
+    """One ECG of a patient: SCP statements, rhythm, rate (beats a minute), intervals (s), ectopic beats, noise."""
 
     patient: Patient
     which: int
@@ -127,7 +127,7 @@ def _fold(seed, number):
 def draw_ecg(patient, which):
     """The patient's ECG number ``which`` (from 0): rhythm and quality change from one to the next, infarctions age."""
     rng = np.random.default_rng([patient.seed, patient.number, 2 + which])
-    dice = rng.random(5)  # drawn all at once: one finding's rule must not move the next one's luck
+    dice = rng.random(5)  # all at once: the draws of one finding do not depend on another's rule
     chronic, block = patient.chronic, {"CLBBB", "CRBBB"} & set(patient.chronic)
     if patient.healthy:
         rhythm = "SR"
@@ -187,7 +187,7 @@ def signal(ecg):
 def heart_beats(ecg):
     """The conducted and the ectopic beat of an ECG (dipole.Beat), free of noise."""
     patient = ecg.patient
-    rng = np.random.default_rng([patient.seed, patient.number, 1000])  # the same heart in all of a patient's ECGs
+    rng = np.random.default_rng([patient.seed, patient.number, 1000])  # the same beat shape in all of a patient's ECGs
     conducted = sinus_beat({*ecg.findings, ecg.rhythm}, ecg.stage, patient.axis, ecg.pr, ecg.qt, patient.gain, rng)
     low = 0.45 if "LVOLT" in ecg.findings else 1.0
     return conducted, ventricular_beat(patient.gain * low, ECTOPIC_QT, rng)

@@ -1,6 +1,6 @@
 """The report of a simulated ECG: short English sentences, lower case, that follow from its findings alone.
 
-One wording a finding, so that what a model gets wrong is the finding, not a turn of phrase that nobody could foresee.
+Each finding has one wording, so that scores measure whether findings are right, not the choice of words.
 """
 
 RHYTHM = {

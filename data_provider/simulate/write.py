@@ -1,9 +1,9 @@
-"""The embedded default data: simulated ECGs with known findings, written in PTB-XL's download layout.
+"""Write a simulated data set: ECGs with known findings, in the layout of a PTB-XL download.
 
     python -m data_provider.simulate --out dataset/demo/files --patients 600 --seed 1
 
 The layout, column names and codes are PTB-XL's (Wagner et al., Sci Data 7 (2020) 154), so that the code for real data
-reads it; the ECGs are drawn (patients.py, dipole.py, lead_field.py), no patient's recording is in them. Only
+reads it; the ECGs are computed (patients.py, dipole.py, lead_field.py) and hold no recording of a patient. Only
 the 500 Hz records are written; columns for what is not simulated (second infarctions, bursts, pacemakers) stay empty.
 """
 
@@ -56,7 +56,7 @@ WITHOUT_LIKELIHOOD = {"LVOLT", "SR", "AFIB", "STACH", "SBRAD"}  # PTB-XL writes 
 
 
 def simulate(out, patients, seed, fresh=False, workers=1, progress=True):
-    """Write a simulated data set, or find that it is already there.
+    """Write a simulated data set unless it is already there.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def simulate(out, patients, seed, fresh=False, workers=1, progress=True):
     if not fresh and (found := _finished(out, wanted)):
         return found | {"reused": True}
     _clear(out)
-    # The mark of an unfinished simulation comes first and the finished one's last: a killed run shows itself as such
+    # Marked as unfinished first and as finished last, so that a killed run is recognised
     write_json(out / SIMULATION, wanted | {"finished": False})
     plan = [(seed, patient, which) for patient in range(patients) for which in range(draw_patient(seed, patient).ecgs)]
     jobs = [(str(out), number, *which) for number, which in enumerate(plan, start=1)]
@@ -104,7 +104,7 @@ def simulate(out, patients, seed, fresh=False, workers=1, progress=True):
 
 
 class _NoPool:
-    """What simulate needs of a pool, in this process."""
+    """Stands in for a multiprocessing pool: runs the jobs in this process."""
 
     def __enter__(self):
         return self
@@ -122,7 +122,7 @@ def _finished(out, wanted):
         return None
     try:
         found = read_json(out / SIMULATION)
-    except UserError:  # half a file is no proof of anything: make the simulation again
+    except UserError:  # damaged: make the simulation again
         return None
     asked = wanted | {"finished": True}
     if not isinstance(found, dict) or any(found.get(key) != value for key, value in asked.items()):

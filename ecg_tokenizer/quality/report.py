@@ -70,7 +70,7 @@ def evaluate(checkpoint, millivolts, x, labelled, device):
         std = scales_of(levels)[..., None]
     recon_mv = recon * std + mean
     errors, beats = [], []
-    for before, after in zip(tqdm(millivolts, desc="judging", unit="ECG"), recon_mv, strict=True):
+    for before, after in zip(tqdm(millivolts, desc="evaluating", unit="ECG"), recon_mv, strict=True):
         errors.append(signal_errors(before.astype(float), after.astype(float)))
         beats.append(beat_errors(before.astype(float), after.astype(float)))
     figures = {

@@ -152,7 +152,7 @@ def test_causal_objective_supervises_every_code_but_the_first(tiny):
     assert sum(label != -100 for label in example.labels) == 312
 
 
-def test_amplitudes_stand_before_every_window_and_are_never_foretold(tiny):
+def test_amplitudes_stand_before_every_window_and_are_never_predicted(tiny):
     _, published = tokenizer_of(tiny)
     _, vocabulary = tokenizer_of(tiny, n_scales=64)
     before = [*vocabulary.bos, vocabulary.start]

@@ -94,8 +94,8 @@ def test_the_fingerprint_follows_what_decides_the_result_only():
     assert Settings(epochs=9).fingerprint("pretrain") == base.fingerprint("pretrain"), "a setting of another stage"
 
 
-def test_the_readme_holds_the_table():
-    assert table() in (REPOSITORY / "README.md").read_text()
+def test_the_docs_hold_the_table():
+    assert table() in (REPOSITORY / "docs/settings.md").read_text()
 
 
 def test_entry_point_prints_one_line_and_exits_with_2():
