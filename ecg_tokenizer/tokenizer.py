@@ -79,6 +79,8 @@ def read_sources(settings):
 
 def check_network(settings):
     """A `UserError` where the settings ask for a network that cannot be."""
+    from ecg_tokenizer.network import check_codes_per_ecg
+
     n_codes = settings.residual_depth * math.prod(settings.levels)
     if settings.quantizer == "fsq" and n_codes > MOST_CODES:
         raise UserError(f"LEVELS={','.join(map(str, settings.levels))}: {n_codes} codes, {MOST_CODES} can be stored")
@@ -90,6 +92,7 @@ def check_network(settings):
             if getattr(settings, name) != value:
                 text = ",".join(map(str, value)) if isinstance(value, tuple) else value
                 raise UserError(f"ARCHITECTURE=published has {name.upper()}={text}; ARCHITECTURE=default has others")
+    check_codes_per_ecg(settings.codes_per_ecg)
 
 
 def run_plan(plan):

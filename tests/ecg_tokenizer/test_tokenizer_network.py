@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from ecg_tokenizer.augmentation import augment
-from ecg_tokenizer.network import Attention, NetworkConfig, build_network
+from ecg_tokenizer.network import Attention, NetworkConfig, build_network, check_codes_per_ecg
 from ecg_tokenizer.quantizers import FSQ, VQ, code_use
 from tests.tokenizer_maker import SMALL
+from utils.tools import UserError
 
 
 def test_a_code_is_its_levels_as_one_number():
@@ -65,6 +66,17 @@ def test_vq_gives_vectors_of_its_codebook():
 def test_use_and_perplexity_count_all_codes():
     usage, perplexity = code_use(torch.tensor([5, 5, 0, 0]))
     assert usage == 0.5 and perplexity == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    "positions, fit", [(626, "625 or 715"), (2000, "1667 or 2500"), (312, "295 or 313"), (9, None), (313, None)]
+)
+def test_codes_behind_the_signals_end_are_refused(positions, fit):
+    """2,000 codes were taken, of which the last 333 described nothing."""
+    if fit is None:
+        return check_codes_per_ecg(positions)
+    with pytest.raises(UserError, match=f"CODES_PER_ECG={positions}.*{fit} fit"):
+        check_codes_per_ecg(positions)
 
 
 @pytest.mark.parametrize("codes_per_ecg", [40, 157, 313, 626])

@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 from collections import Counter
@@ -94,7 +95,13 @@ def rouge_pair(prediction, reference):
 
     if not (prediction.replace(".", "").strip() and reference.replace(".", "").strip()):
         return {f"{name} {part}": 0.0 for name in ROUGES for part in "prf"}
-    scores = Rouge().get_scores(prediction, reference)[0]
+    # The package follows a common subsequence word by word, by recursion: one looping text would end the scoring.
+    depth = sys.getrecursionlimit()
+    sys.setrecursionlimit(depth + 2 * (len(prediction.split()) + len(reference.split())))
+    try:
+        scores = Rouge().get_scores(prediction, reference)[0]
+    finally:
+        sys.setrecursionlimit(depth)
     return {f"{name} {part}": float(scores[name][part]) for name in ROUGES for part in "prf"}
 
 

@@ -106,6 +106,32 @@ def test_answers_are_sets_and_an_empty_one_is_wrong():
     assert score_qa([qa_row(0, [], [])])["exact_match"]["overall"] == 0
 
 
+def test_the_right_text_is_exact_where_an_answer_holds_the_separator():
+    """A perfect "72.5 bpm" was wrong (shared/cases/08)."""
+
+    def right(text, answer):
+        row = qa_row(0, split_answer(text), answer) | {"floor": answer}
+        scores = score_qa([row])
+        assert scores["floor"]["overall"] == 1, "the floor's answers are items as well"
+        return scores["exact_match"]["overall"] == 1
+
+    assert right("72.5 bpm", ["72.5 bpm"]) and right("qrs 0.12 s.yes", ["yes", "qrs 0.12 s"])
+    assert right("sinus rhythm.", ["sinus rhythm."]) and right(" v1.5 .a ", ["v1.5 ", "a"])
+    assert not right("72 bpm", ["72.5 bpm"]) and not right("72.6 bpm", ["72.5 bpm"])
+    assert not right("sinus rhythm", ["sinus rhythm."]) and not right("sinus rhythm.", ["sinus rhythm"])
+
+
+def test_one_looping_text_does_not_end_the_scoring_of_all():
+    """RecursionError in the rouge package (shared/cases/11); the score is the package's own."""
+    looping, reference = " ".join(["left axis deviation"] * 700), "sinus rhythm. left axis deviation"
+    depth = sys.getrecursionlimit()
+    scores = rouge_scores([looping, "sinus rhythm"], [reference, "sinus rhythm"])
+    assert sys.getrecursionlimit() == depth
+    alone = rouge_pair(looping, reference)
+    assert alone["rouge-l p"] == 1 and alone["rouge-l r"] == pytest.approx(3 / 5)
+    assert scores["rouge-l"]["r"] == pytest.approx((3 / 5 + 1) / 2)
+
+
 def test_qa_shares_by_type():
     rows = [
         qa_row(0, ["yes"], ["yes"], "single-verify", "noise"),
