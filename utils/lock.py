@@ -39,7 +39,8 @@ def pinned(report):
 
     A local part of a version (``2.13.0+cpu``) names a build, not a version, and goes.
     """
-    found = {part["metadata"]["name"].lower().replace("_", "-"): part["metadata"]["version"] for part in report["install"]}
+    parts = [part["metadata"] for part in report["install"]]
+    found = {part["name"].lower().replace("_", "-"): part["version"] for part in parts}
     return [f"{name}=={version.split('+')[0]}" for name, version in sorted(found.items())]
 
 
