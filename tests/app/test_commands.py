@@ -25,7 +25,7 @@ def test_help_lists_every_command_and_an_unknown_one_is_one_line(capsys):
 def test_a_command_is_the_main_of_its_module(name, capsys, monkeypatch):
     module = COMMANDS[name][0].removesuffix(".__main__")
     texts = []
-    for start in (lambda: main([name, "--help"]), lambda: runpy.run_module(module, run_name="__main__", alter_sys=True)):
+    for start in (lambda: main([name, "--help"]), lambda: runpy.run_module(module, run_name="__main__")):
         monkeypatch.setattr(sys, "argv", [module, "--help"])
         with pytest.raises(SystemExit) as stop:
             start()
