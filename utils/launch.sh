@@ -17,12 +17,9 @@ prepare_environment() {
     fi
     check_python "$PYTHON" || return 2
     local wanted marker
-    { read -r wanted && read -r marker; } <<<"$("$PYTHON" - "$REPO/requirements.txt" "$REPO/constraints.txt" <<'CODE'
-import hashlib, sys
-print(hashlib.sha256(b"".join(open(name, "rb").read() for name in sys.argv[1:])).hexdigest())
-print(sys.prefix + "/.heartllm-requirements")
-CODE
-)"
+    wanted="$(cat "$REPO/requirements.txt" "$REPO/constraints.txt" \
+        | "$PYTHON" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
+    marker="$("$PYTHON" -c 'import sys; print(sys.prefix)')/.heartllm-requirements"
     if [ "$(cat "$marker" 2>/dev/null)" != "$wanted" ]; then
         echo "installing what requirements.txt pins (some minutes, about 2 GB; once)"
         pip_install -r "$REPO/requirements.txt" || { echo "error: pip could not install requirements.txt" >&2; return 2; }
