@@ -66,6 +66,14 @@ def reconstruction(tokenizer_folder, root, manifest, picture):
     return prdn.mean().item(), code_use(torch.bincount(codes.flatten(), minlength=tokenizer.n_codes))[1]
 
 
+def logs_in_order(results):
+    """Name of a run -> its log.jsonl, in the order of the stages: tokenizer, pretrain, finetune."""
+    order = {"pretrain": 1, "finetune": 2}  # the last word of their folders' names; the tokenizer's is the user's
+    paths = sorted(Path(results).glob("*/log.jsonl"), key=lambda path: path.parent.name)
+    paths.sort(key=lambda path: order.get(path.parent.name.rpartition("_")[2], 0))
+    return {path.parent.name.strip("_").replace("_", " "): path for path in paths}
+
+
 @entry_point
 def main(argv):
     """Print the table, draw the pictures, say where they are."""
@@ -82,8 +90,7 @@ def main(argv):
         raise UserError(f"{args.results}: holds no results (*_test/metrics.json)")
     ecg, curves = args.results / "reconstruction.png", args.results / "training_curves.png"
     prdn, perplexity = reconstruction(args.tokenizer, args.root, args.manifest, ecg)
-    logs = {path.parent.name.strip("_").replace("_", " "): path for path in sorted(args.results.glob("*/log.jsonl"))}
-    plot_curves(curves, logs)
+    plot_curves(curves, logs_in_order(args.results))
     about_tokenizer = [
         ("tokenizer: PRDN on unseen ECGs (lower is better)", f"{prdn:.1f}%", "100.0%", ""),
         ("tokenizer: perplexity of its codes", f"{perplexity:.0f}", "", ""),

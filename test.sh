@@ -3,7 +3,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/utils/launch.sh"
 prepare_environment || exit $?
 cd "$REPO" || exit 2
-"$PYTHON" -m pip install --quiet --disable-pip-version-check -r requirements-optional.txt \
-    || echo "note: the optional readers could not be installed; their tests skip"
+pip_install -r requirements-dev.txt || { echo "error: pip could not install requirements-dev.txt" >&2; exit 2; }
+pip_install -r requirements-optional.txt || echo "note: the optional readers could not be installed; their tests skip"
 "$PYTHON" -m ruff check . || exit 1
 exec "$PYTHON" -m pytest "$@"

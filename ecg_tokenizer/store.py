@@ -5,13 +5,13 @@ it was left out, and the signature of its file) and ``meta.json`` (what the code
 first and their index lines after: a run that is killed leaves a store that opens, without the rows that no line names.
 """
 
-import fcntl
 import json
 import os
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from utils.tools import UserError, read_json, sha256_json, write_json
 
@@ -133,8 +133,7 @@ def locked(folder):
     """Hold the folder's lock; it goes with the process, however that ends."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOCK, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(folder / LOCK):
         yield
 
 

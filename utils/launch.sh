@@ -17,12 +17,12 @@ prepare_environment() {
     fi
     check_python "$PYTHON" || return 2
     local wanted marker
-    wanted="$(sha256sum <"$REPO/requirements.txt" | cut -d' ' -f1)"
+    wanted="$(cat "$REPO/requirements.txt" "$REPO/constraints.txt" \
+        | "$PYTHON" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
     marker="$("$PYTHON" -c 'import sys; print(sys.prefix)')/.heartllm-requirements"
     if [ "$(cat "$marker" 2>/dev/null)" != "$wanted" ]; then
         echo "installing what requirements.txt pins (some minutes, about 2 GB; once)"
-        "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$REPO/requirements.txt" \
-            || { echo "error: pip could not install requirements.txt" >&2; return 2; }
+        pip_install -r "$REPO/requirements.txt" || { echo "error: pip could not install requirements.txt" >&2; return 2; }
         echo "$wanted" >"$marker"
     fi
     export PYTHON PYTHONPATH="$REPO${PYTHONPATH:+:$PYTHONPATH}"
@@ -30,10 +30,11 @@ prepare_environment() {
     export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-1000}"
     # One line a process says what it computes on; the libraries' own lines only bury it.
     export TOKENIZERS_PARALLELISM=false TRANSFORMERS_VERBOSITY=error PYTHONWARNINGS="${PYTHONWARNINGS:-ignore::FutureWarning}"
-    export DS_ACCELERATOR="${DS_ACCELERATOR:-}"
-    if [ -z "$DS_ACCELERATOR" ]; then
-        if command -v nvidia-smi >/dev/null 2>&1; then unset DS_ACCELERATOR; else DS_ACCELERATOR=cpu; fi
-    fi
+}
+
+# pip with the versions that are known to work together.
+pip_install() {
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check -c "$REPO/constraints.txt" "$@"
 }
 
 check_python() {

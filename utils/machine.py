@@ -2,8 +2,6 @@
 
 import datetime
 import os
-import shutil
-import subprocess
 
 from utils.processes import free_port, visible_gpus
 from utils.tools import UserError
@@ -39,15 +37,20 @@ def pick_dtype(use_amp, device):
 
 
 def count_gpus():
-    """GPUs of this machine, asked of the driver (torch takes seconds to import)."""
-    if not shutil.which("nvidia-smi"):
-        return 0
-    visible = visible_gpus()
-    if visible is not None:
-        # NCCL cannot join MIG instances into one run: several processes on them only where they are asked for.
-        return min(1, len(visible)) if any(name.startswith("MIG") for name in visible) else len(visible)
-    answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
-    return answer.stdout.count("GPU ") if answer.returncode == 0 else 0
+    """GPUs that PyTorch sees: NVIDIA's, or AMD's under ROCm, without those that CUDA_VISIBLE_DEVICES hides."""
+    import torch
+
+    names = visible_gpus()
+    if names and any(name.startswith("MIG") for name in names):
+        return 1  # NCCL cannot join MIG instances into one run: several processes on them only where they are asked for
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def count_cores():
+    """Processor cores that this process may use; where the system doesn't tell (macOS), all that there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def processes_wanted(num_processes, device):
@@ -65,7 +68,7 @@ def set_threads(threads):
     import torch
 
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
-    threads = threads or max(1, len(os.sched_getaffinity(0)) // local_world)
+    threads = threads or max(1, count_cores() // local_world)
     torch.set_num_threads(threads)
     return threads
 
@@ -78,10 +81,9 @@ def start_process(stage, device, threads, use_amp):
     import torch
 
     device = pick_device(device, int(os.environ.get("LOCAL_RANK", 0)))
+    os.environ["DS_ACCELERATOR"] = device.type  # DeepSpeed looks for itself otherwise, and may find another
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    else:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     rank, world = join_processes(device.type)
     threads, dtype = set_threads(threads), pick_dtype(use_amp, device)
     if rank == 0:

@@ -198,10 +198,21 @@ def _draw_losses(axes, title, lines):
     known = known[np.isfinite(known)]
     if known.size and known.min() > 0 and known.max() > 20 * known.min():
         axes.set_yscale("log")
+        _label_log_axis(axes, known)
     if known.size:
         axes.legend(fontsize=8, frameon=False)
     else:
         axes.text(0.5, 0.5, "nothing logged yet", ha="center", transform=axes.transAxes, fontsize=9)
+
+
+def _label_log_axis(axes, values):
+    """Plain numbers, three to a decade where few decades are shown: 0.2 reads better than 2 x 10^-1."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    decades = math.log10(values.max() / values.min())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _curve(lines, key):

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from run_summary import logs_in_order
 from utils import plots
 from utils.plots import PAPER_SPEED, plot_curves, plot_ecg
 
@@ -96,3 +97,25 @@ def test_curves_show_losses_validation_and_gaps(monkeypatch, tmp_path):
 def test_pictures_of_curves_are_written_also_without_logs(tmp_path):
     plot_curves(tmp_path / "curves.png", {})
     assert (tmp_path / "curves.png").read_bytes().startswith(PNG)
+
+
+def test_a_logarithmic_axis_has_numbers_that_can_be_read(tmp_path, monkeypatch):
+    """Matplotlib's own labels, 2 x 10^-1 beside 10^0, stood in each other's way, or there was only one."""
+    log = tmp_path / "log.jsonl"
+    lines = [{"stage": "pretrain", "step": step, "loss": 5.0 / step} for step in range(1, 41)]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    plot_curves("unused.png", {"a run": log})
+    axes = figures[0].axes[0]
+    figures[0].draw_without_rendering()
+    low, high = axes.get_ylim()
+    shown = [text.get_text() for text in axes.get_yticklabels() if low <= text.get_position()[1] <= high]
+    assert axes.get_yscale() == "log" and {"0.2", "0.5", "1", "2", "5"} <= set(shown)
+
+
+def test_the_curves_come_in_the_order_of_the_stages(tmp_path):
+    for name in ("qa_demo_finetune", "_demo_pretrain", "tokenizer", "report_demo_finetune"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "log.jsonl").touch()
+    assert list(logs_in_order(tmp_path)) == ["tokenizer", "demo pretrain", "qa demo finetune", "report demo finetune"]
