@@ -175,6 +175,24 @@ def test_paths_as_other_programs_write_them(root, tmp_path):
     assert card["records"]["unreadable"] == {"/etc/passwd": "no usable path inside the folder"}
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_tables_of_other_delimiters(root, tmp_path, mark):
+    lines = ["file,patient_id,report", "site0/r0,7,sinus rhythm", "site1/r1,8,atrial fibrillation"]
+    (tmp_path / "t.csv").write_text("\n".join(lines).replace(",", mark), encoding="utf-8-sig")
+    card = prepare_folder(root, tmp_path / "out", table=tmp_path / "t.csv")
+    assert card["records"]["used"] == 2 and not any("patient" in note for note in card["notes"])
+
+
+def test_what_was_noted_of_a_file_is_kept_when_it_is_converted(tmp_path):
+    (tmp_path / "a").mkdir()
+    np.savez(tmp_path / "a/x.npz", ecg=ecg() / 1000, labels=np.eye(5))
+    given = {"convert_to": tmp_path / "b", "sample_rate": 500, "units": "mV"}
+    prepare_folder(tmp_path / "a", tmp_path / "out", **given)
+    with open(tmp_path / "out/a/quality.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert "array ecg taken, not labels" in row["notes"] and "standard order" in row["notes"]
+
+
 def test_silence_and_small_amplitudes_are_in_the_quality_table(tmp_path, capsys):
     digital = ecg()
     digital[:, 3500:] = 0
