@@ -50,7 +50,7 @@ def write_data_set(out, name, reports, questions, card, patients, duplicates):
         (out / "ecgqa" / name, "template_{}_background.json", questions),
     ):
         if not any(map(len, manifest.values())):
-            _set_aside(folder)
+            set_aside(folder)
             continue
         folders.append(folder)
         for split in SPLITS:
@@ -65,7 +65,7 @@ def write_data_set(out, name, reports, questions, card, patients, duplicates):
     return card
 
 
-def _set_aside(folder):
+def set_aside(folder):
     """Rename the folder of an earlier run whose manifests this one does not replace, and say so."""
     if folder.is_dir():
         dated = f"{folder.name}.{time.strftime('%Y-%m-%d_%H%M%S')}"

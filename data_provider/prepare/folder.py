@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from data_provider.manifests import path_fault
-from data_provider.prepare.card import write_data_set
+from data_provider.prepare.card import set_aside, write_data_set
 from data_provider.prepare.inventory import NOT_ON_DISK, SPLITS, DatasetIndex, Ecg, read_table, split_of
 from data_provider.prepare.leaks import HeldOut
 from data_provider.prepare.record_checks import check_signals
@@ -52,6 +52,9 @@ def prepare_folder(root, out, name=None, table=None, convert_to=None, workers=0,
         raise UserError(f"--convert-to {convert_to} lies inside --root, where it would be read as more ECGs next time")
     out, name = Path(out), name or Path(root).resolve().name
     index, columns = read_folder(root, table, limit, seed)
+    if not index.rows:
+        set_aside(out / "report" / name)
+        raise UserError(f"{table or root}: holds no file")
     notes = convert(root, index, convert_to, **reading, workers=workers) if convert_to else None
     duplicates = check_signals(convert_to or root, index, out / name / "quality.csv", workers, notes)
     held_out = HeldOut([ecg.ecg_id for ecg in index.ecgs.values() if ecg.split != "train"], index.patients, duplicates)
@@ -115,8 +118,6 @@ def read_folder(root, table=None, limit=None, seed=0):
             report, background = (" ".join(row.get(key, "").split()) for key in ("report", "background"))
             report = report if "report" in row else NO_REPORT
             index.ecgs[number] = Ecg(number, patient, split or split_of(patient, seed), path, report, background)
-    if not index.rows:
-        raise UserError(f"{table or root}: holds no file")
     return index, columns & {"patient_id", "report", "background", "split"}
 
 

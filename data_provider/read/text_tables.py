@@ -122,7 +122,7 @@ def _names_and_units(lines, delimiter, width, row_names):
         leads = sum(bool(standard_name(cell)) for cell in filled)
         if filled and 2 * sum(bool(_UNIT.match(cell)) for cell in filled) > len(filled):
             units = cells
-        elif filled and not all(map(_NUMBER.match, filled)) and (leads or not (names or comment)):
+        elif leads or (not (names or comment) and len(filled) >= width - 1 and not all(map(_NUMBER.match, filled))):
             names = cells
     return names, units
 

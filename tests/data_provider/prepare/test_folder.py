@@ -141,7 +141,7 @@ def test_bad_input_is_one_line(words, said, root, tmp_path, capsys, monkeypatch)
     assert stop.value.code == 2 and len(lines) == 1 and said in lines[0]
 
 
-@pytest.mark.parametrize("spoil", ["paths", "records", "short"])
+@pytest.mark.parametrize("spoil", ["paths", "records", "short", "table"])
 def test_nothing_usable_is_a_fault_and_the_earlier_manifests_are_moved_aside(tmp_path, capsys, spoil):
     """Lost otherwise: the next stage trains on what an earlier run wrote, and all looks well."""
     folder, out = tmp_path / "ours", tmp_path / "out"
@@ -151,17 +151,19 @@ def test_nothing_usable_is_a_fault_and_the_earlier_manifests_are_moved_aside(tmp
     rows = [{"file": f"r{n}", "patient_id": n, "report": "sinus rhythm"} for n in range(2)]
     main([*arguments, "--table", str(table(tmp_path / "good.csv", rows))])
     assert (out / "report/n/train.json").is_file()
-    if spoil == "paths":
+    if spoil == "table":
+        (tmp_path / "good.csv").write_text("file\n")
+    elif spoil == "paths":
         table(tmp_path / "good.csv", [row | {"file": f"/elsewhere/r{n}"} for n, row in enumerate(rows)])
-    for number in range(2) if spoil != "paths" else ():
+    for number in range(2) if spoil in ("records", "short") else ():
         digital = ecg(4000, seed=number) if spoil == "short" else ecg(seed=number)
         write_record(folder / f"r{number}", digital, leads=["x"] * 12 if spoil == "records" else list(LEADS))
-    reason = {"paths": "no usable path inside the folder", "records": "unreadable", "short": "shorter than 10 s"}[spoil]
+    reason = {"paths": "2 no usable path inside the folder", "records": "2 unreadable", "short": "2 shorter than 10 s"}
     with pytest.raises(SystemExit) as stop:
         main([*arguments, "--table", str(tmp_path / "good.csv")])
     said = capsys.readouterr()
     error = said.err.strip().splitlines()[-1]
-    assert stop.value.code == 2 and "nothing usable" in error and f"2 {reason}" in error
+    assert stop.value.code == 2 and reason.get(spoil, "holds no file") in error
     assert not (out / "report/n").exists() and "moved aside" in said.out
     assert len(list(out.glob("report/n.*/train.json"))) == 1
 
