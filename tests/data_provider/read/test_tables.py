@@ -114,6 +114,7 @@ def test_without_names_the_standard_order_is_assumed_and_said(tmp_path, kind, ab
         (NAMES["ATM with a clock"], 500),
         (NAMES["dates"], 500),
         (NAMES["a device's head"], 500),
+        (["Sample rate: 1 kHz", "time," + HEAD, *rows(first=TIMES)], 500),
         (rows(first=TIMES), 500),
         (["Patient,Doe", "time_ms," + HEAD, *rows(first=[str(2 * n) for n in range(40)])], 500),
     ],
