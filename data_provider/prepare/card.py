@@ -76,12 +76,12 @@ def set_aside(folder):
 
 
 def _reasons(card):
-    """Why rows were left out, with an example."""
+    """Why rows were left out, with examples."""
     records = card["records"] or {"rows": 0, "left_out": {}, "unreadable": {}}
     left_out = {**records["left_out"], **card["reports"]["left_out"]}
     reasons = [f"{count} {reason}" for reason, count in _falling(left_out)]
-    example = next((f"; for example {path}: {fault}" for path, fault in records["unreadable"].items()), "")
-    return f"{records['rows']} rows, left out: {', '.join(reasons) or 'none'}{example}"
+    examples = [f"{path}: {fault}" for path, fault in list(records["unreadable"].items())[:3]]
+    return f"{records['rows']} rows, left out: {'; '.join([', '.join(reasons) or 'none', *examples])}"
 
 
 def by_type(items):
