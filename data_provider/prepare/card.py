@@ -50,7 +50,7 @@ def write_data_set(out, name, reports, questions, card, patients, duplicates):
         (out / "ecgqa" / name, "template_{}_background.json", questions),
     ):
         if not any(map(len, manifest.values())):
-            _set_aside(folder)
+            set_aside(folder)
             continue
         folders.append(folder)
         for split in SPLITS:
@@ -65,7 +65,7 @@ def write_data_set(out, name, reports, questions, card, patients, duplicates):
     return card
 
 
-def _set_aside(folder):
+def set_aside(folder):
     """Rename the folder of an earlier run whose manifests this one does not replace, and say so."""
     if folder.is_dir():
         dated = f"{folder.name}.{time.strftime('%Y-%m-%d_%H%M%S')}"
@@ -76,12 +76,12 @@ def _set_aside(folder):
 
 
 def _reasons(card):
-    """Why rows were left out, with an example."""
+    """Why rows were left out, with examples."""
     records = card["records"] or {"rows": 0, "left_out": {}, "unreadable": {}}
     left_out = {**records["left_out"], **card["reports"]["left_out"]}
     reasons = [f"{count} {reason}" for reason, count in _falling(left_out)]
-    example = next((f"; for example {path}: {fault}" for path, fault in records["unreadable"].items()), "")
-    return f"{records['rows']} rows, left out: {', '.join(reasons) or 'none'}{example}"
+    examples = [f"{path}: {fault}" for path, fault in list(records["unreadable"].items())[:3]]
+    return f"{records['rows']} rows, left out: {'; '.join([', '.join(reasons) or 'none', *examples])}"
 
 
 def by_type(items):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from data_provider.manifests import path_fault
-from data_provider.prepare.card import write_data_set
+from data_provider.prepare.card import set_aside, write_data_set
 from data_provider.prepare.inventory import NOT_ON_DISK, SPLITS, DatasetIndex, Ecg, read_table, split_of
 from data_provider.prepare.leaks import HeldOut
 from data_provider.prepare.record_checks import check_signals
@@ -52,9 +52,11 @@ def prepare_folder(root, out, name=None, table=None, convert_to=None, workers=0,
         raise UserError(f"--convert-to {convert_to} lies inside --root, where it would be read as more ECGs next time")
     out, name = Path(out), name or Path(root).resolve().name
     index, columns = read_folder(root, table, limit, seed)
-    if convert_to:
-        convert(root, index, convert_to, **reading, workers=workers)
-    duplicates = check_signals(convert_to or root, index, out / name / "quality.csv", workers)
+    if not index.rows:
+        set_aside(out / "report" / name)
+        raise UserError(f"{table or root}: holds no file")
+    notes = convert(root, index, convert_to, **reading, workers=workers) if convert_to else None
+    duplicates = check_signals(convert_to or root, index, out / name / "quality.csv", workers, notes)
     held_out = HeldOut([ecg.ecg_id for ecg in index.ecgs.values() if ecg.split != "train"], index.patients, duplicates)
     rules = {"splits": "the table's, else by patient: SHA-256 of seed and patient, 80/10/10 %", "seed": seed}
     card = {"sources": {"table": sha256_file(table)} if table else {}, "records": index.counts(), "rules": rules}
@@ -116,8 +118,6 @@ def read_folder(root, table=None, limit=None, seed=0):
             report, background = (" ".join(row.get(key, "").split()) for key in ("report", "background"))
             report = report if "report" in row else NO_REPORT
             index.ecgs[number] = Ecg(number, patient, split or split_of(patient, seed), path, report, background)
-    if not index.rows:
-        raise UserError(f"{table or root}: holds no file")
     return index, columns & {"patient_id", "report", "background", "split"}
 
 
@@ -160,22 +160,29 @@ def convert(root, index, to, sample_rate=None, units=None, leads=None, workers=0
         As in `data_provider.read.records.read_record`, for files that don't say.
     workers : int
         Processes that convert; 0 converts in the calling one.
+
+    Returns
+    -------
+    notes : dict
+        Path below ``to`` -> the notes of reading its file.
     """
     from tqdm import tqdm
 
-    ecgs, taken, jobs = list(index.ecgs.values()), set(), []
+    ecgs, taken, jobs, notes = list(index.ecgs.values()), set(), [], {}
     for ecg in ecgs:
         folder, name = os.path.split(ecg.path)
         target = os.path.join(folder, re.sub(r"[^A-Za-z0-9_-]", "_", name))  # what a record may be called
         target = target if target not in taken else f"{target}_{ecg.ecg_id}"
         taken.add(target)
         jobs.append((os.path.join(root, ecg.path), os.path.join(to, target), sample_rate, units, leads))
-    faults = tqdm(_converted(jobs, workers), desc="converting", total=len(jobs), unit="ECG")
-    for ecg, job, fault in zip(ecgs, jobs, faults, strict=True):
+    results = tqdm(_converted(jobs, workers), desc="converting", total=len(jobs), unit="ECG")
+    for ecg, job, (fault, noted) in zip(ecgs, jobs, results, strict=True):
         if fault:
             index.leave_out(ecg.ecg_id, UNREADABLE, ecg.path, fault)
         else:
             ecg.path = os.path.relpath(job[1], to)
+            notes[ecg.path] = noted
+    return notes
 
 
 def _converted(jobs, workers):
@@ -187,19 +194,19 @@ def _converted(jobs, workers):
 
 
 def _convert(job):
-    """Convert one file; what is wrong with it, or None."""
+    """Convert one file; what is wrong with it (or None), and the notes of reading it."""
     source, target, sample_rate, units, leads = job
     try:
         record = read_record(source, sample_rate=sample_rate, units=units, leads=leads)
     except RecordError as error:
-        return error.fault
+        return error.fault, ""
     steps = np.rint(record.signal * MICROVOLTS)
     spans = np.fmax.reduce(record.signal, axis=1) - np.fmin.reduce(record.signal, axis=1)
     if 0 < np.fmax.reduce(spans) < SMALL_MV:
-        return f"no lead spans more than {np.fmax.reduce(spans):.2g} mV, 1 µV steps would spoil it (--units?)"
+        return f"no lead spans more than {np.fmax.reduce(spans):.2g} mV, 1 µV steps would spoil it (--units?)", ""
     largest = np.fmax.reduce(np.abs(steps), axis=None)
     if largest > -MISSING_16 - 1:
-        return f"reaches {largest / MICROVOLTS:.0f} mV, 16 bits at 1 µV hold 32.7"
+        return f"reaches {largest / MICROVOLTS:.0f} mV, 16 bits at 1 µV hold 32.7", ""
     os.makedirs(os.path.dirname(target), exist_ok=True)
     write_record(Path(target), np.where(np.isnan(steps), MISSING_16, steps).astype(np.int16), record.sample_rate)
-    return None
+    return None, "; ".join(record.notes)

@@ -113,7 +113,10 @@ def read_table(path, columns):
     """Rows of a CSV file as dicts, one at a time; a `UserError` when it is not there or lacks a column."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            first = file.readline()
+            file.seek(0)
+            mark = "," if "," in first else max(";\t", key=first.count)  # where "," is the decimal point
+            reader = csv.DictReader(file, delimiter=mark if mark in first else ",")
             missing = [column for column in columns if column not in (reader.fieldnames or ())]
             if missing:
                 raise UserError(f"{path}: lacks the column {', '.join(missing)}")

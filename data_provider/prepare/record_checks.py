@@ -37,6 +37,7 @@ COLUMNS = (
     "max_abs_mv",
     "implausible",
     "limb_residual_mv",
+    "notes",
     "sha256",
     "duplicates",
 )
@@ -49,13 +50,13 @@ def check_record(root, path):
     ``fault`` and ``kind`` are set for records that the default `SignalPolicy` refuses. ``missing_share``: of all
     samples. ``silent_s``: seconds in which no lead changes. ``clipped_share``: of the worst lead, samples at its
     extremes in runs of 20 ms or more. ``limb_residual_mv``: largest |II - I - III|, 0 but for rounding in a sound
-    recording. ``sha256``: of the signal in mV.
+    recording. ``notes``: of the reading, the library's warnings too. ``sha256``: of the signal in mV.
     """
     row = dict.fromkeys(COLUMNS, "") | {"path": path, "signature": file_signature(root, path)}
     full = os.path.join(root, path)
     try:
-        signal, rate, _ = read_millivolts(full)
-        row |= _measures(signal, rate)
+        signal, rate, notes = read_millivolts(full)
+        row |= _measures(signal, rate) | {"notes": "; ".join(notes)}
         fit_signal(Record(signal, rate, (), full), SignalPolicy())
     except RecordError as error:
         row |= {"fault": error.fault, "kind": error.kind}
@@ -92,7 +93,7 @@ def _clipped(lead, low, high, rate):
     return share / len(lead)
 
 
-def check_signals(root, index, table, workers=0):
+def check_signals(root, index, table, workers=0, notes=None):
     """Check every record, write the table, and leave out of the download what cannot be used.
 
     What an unfinished check has written to ``table`` is taken over for files that have not changed.
@@ -105,6 +106,8 @@ def check_signals(root, index, table, workers=0):
         CSV file.
     workers : int
         Processes that read; 0 reads in the calling one.
+    notes : dict, optional
+        Path -> what was noted when the record was made of another file.
 
     Returns
     -------
@@ -122,6 +125,7 @@ def check_signals(root, index, table, workers=0):
         if file.tell() == 0:
             writer.writeheader()
         for row in tqdm(_checked(root, todo, workers), total=len(todo), desc="checking signals", unit="ECG"):
+            row["notes"] = "; ".join(filter(None, [(notes or {}).get(row["path"], ""), row["notes"]]))
             rows[row["path"]] = row
             writer.writerow(row)
             file.flush()

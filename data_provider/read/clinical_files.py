@@ -4,9 +4,11 @@ DICOM, SCP-ECG, HL7 aECG, GE MUSE, Philips XML, ISHNE and others go through ecgd
 GE CardioSoft's XML is read here.
 """
 
+import copy
 import os
 import tempfile
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -137,8 +139,6 @@ def _dicom_groups(pydicom, path, folder):
 
 def _xml_groups(xml, path, folder):
     """aECG: each sequence set of each series; MUSE: each waveform."""
-    from xml.etree import ElementTree
-
     try:
         root = xml.parse(path).getroot()
     except ElementTree.ParseError:
@@ -162,8 +162,6 @@ def _xml_groups(xml, path, folder):
 
 def _with_one_set(holder, kept, space):
     """A copy of a series' component with one of its sequence sets, and without what is derived from it (beats)."""
-    import copy
-
     if kept is None:
         return holder
     holder = copy.copy(holder)
@@ -177,8 +175,6 @@ def _with_one_set(holder, kept, space):
 
 def _read_cardiology_xml(path):
     """GE CardioSoft's strips: integers below each ``StripData``."""
-    from xml.etree import ElementTree
-
     try:
         return [(f"strip {n}", _strip(one)) for n, one in enumerate(ElementTree.parse(path).iter("StripData"), 1)]
     except (ElementTree.ParseError, AttributeError, TypeError, ValueError) as error:

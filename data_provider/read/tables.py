@@ -13,7 +13,8 @@ TABLES = {*TEXTS, *ARRAYS}
 SECONDS = {"s": 1.0, "sec": 1.0, "secs": 1.0, "second": 1.0, "seconds": 1.0, "sekunden": 1.0, "ms": 1e-3, "msec": 1e-3}
 SECONDS |= {"millisecond": 1e-3, "milliseconds": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "microseconds": 1e-6}
 _TIME = re.compile(
-    r"^(?:elapsed[\W_]*|relative[\W_]*)?(?:time|zeit|tiempo|temps|tempo|t(?![a-z])|seconds?$)", re.IGNORECASE
+    r"^(?:elapsed[\W_]*|relative[\W_]*)?(?:time|zeit|tiempo|temps|tempo|t(?![a-z])|(?:m|milli)?s(?:ec(?:ond)?s?)?$)",
+    re.IGNORECASE,
 )
 _WORD = re.compile(r"[a-zµμ]+", re.IGNORECASE)
 USUAL_HZ = (500, 1000, 250, 100, 200, 125, 256, 360, 400, 128, 240, 257, 300, 480, 512, 600, 800, 1024, 2000)

@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"^[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?$|^[+-]?inf(i
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:[.,]\d+)?)")
 _UNIT = re.compile(r"^\W*(milli|micro|nano|[munµμ])?(volts?|v|s|secs?|seconds?|[hms]{1,2}:mm.*)\W*$", re.IGNORECASE)
 _RATE = re.compile(
-    r"(?:sampl\w*[ _-]*(?:rate|freq\w*)|\bfs)[^\d\n]{0,20}?(\d+(?:\.\d+)?)\s*(?:hz|sps)?(?![\d.a-z])", re.IGNORECASE
+    r"(?:sampl\w*[ _-]*(?:rate|freq\w*)|\bfs)[^\d\n]{0,20}?(\d+(?:\.\d+)?)\s*(?:hz|sps)?(?!\s*[\d.a-z])", re.IGNORECASE
 )
 
 
@@ -39,7 +39,8 @@ def read_text_table(path):
     last = next((line for line in reversed(_LINE_END.split(end.decode(encoding, errors="ignore"))) if line.strip()), "")
     if not _is_comment(last) and len(_cells(last, delimiter)) != width:
         raise ValueError(f"its last line holds {len(_cells(last, delimiter))} cells, its first row of numbers {width}")
-    decimal_comma = any("," in cell for line in lines[first : first + 20] for cell in _cells(line, delimiter))
+    cells = [cell for line in lines[first : first + 20] for cell in _cells(line, delimiter)]
+    decimal_comma = any("," in cell and _NUMBER.match(cell) for cell in cells)
     frame = _read_numbers(path, encoding, delimiter, first, width, lines[first], decimal_comma)
     row_names = bool(_cells(lines[first], delimiter)[-1])  # of R, which have no name above; else an empty last cell
     names, units = _names_and_units([line for line in lines[:first] if line.strip()], delimiter, width, row_names)
@@ -122,7 +123,7 @@ def _names_and_units(lines, delimiter, width, row_names):
         leads = sum(bool(standard_name(cell)) for cell in filled)
         if filled and 2 * sum(bool(_UNIT.match(cell)) for cell in filled) > len(filled):
             units = cells
-        elif filled and not all(map(_NUMBER.match, filled)) and (leads or not (names or comment)):
+        elif leads or (not (names or comment) and len(filled) >= width - 1 and not all(map(_NUMBER.match, filled))):
             names = cells
     return names, units
 

@@ -141,7 +141,7 @@ def test_bad_input_is_one_line(words, said, root, tmp_path, capsys, monkeypatch)
     assert stop.value.code == 2 and len(lines) == 1 and said in lines[0]
 
 
-@pytest.mark.parametrize("spoil", ["paths", "records", "short"])
+@pytest.mark.parametrize("spoil", ["paths", "records", "short", "table"])
 def test_nothing_usable_is_a_fault_and_the_earlier_manifests_are_moved_aside(tmp_path, capsys, spoil):
     """Lost otherwise: the next stage trains on what an earlier run wrote, and all looks well."""
     folder, out = tmp_path / "ours", tmp_path / "out"
@@ -151,17 +151,19 @@ def test_nothing_usable_is_a_fault_and_the_earlier_manifests_are_moved_aside(tmp
     rows = [{"file": f"r{n}", "patient_id": n, "report": "sinus rhythm"} for n in range(2)]
     main([*arguments, "--table", str(table(tmp_path / "good.csv", rows))])
     assert (out / "report/n/train.json").is_file()
-    if spoil == "paths":
+    if spoil == "table":
+        (tmp_path / "good.csv").write_text("file\n")
+    elif spoil == "paths":
         table(tmp_path / "good.csv", [row | {"file": f"/elsewhere/r{n}"} for n, row in enumerate(rows)])
-    for number in range(2) if spoil != "paths" else ():
+    for number in range(2) if spoil in ("records", "short") else ():
         digital = ecg(4000, seed=number) if spoil == "short" else ecg(seed=number)
         write_record(folder / f"r{number}", digital, leads=["x"] * 12 if spoil == "records" else list(LEADS))
-    reason = {"paths": "no usable path inside the folder", "records": "unreadable", "short": "shorter than 10 s"}[spoil]
+    reason = {"paths": "2 no usable path inside the folder", "records": "2 unreadable", "short": "2 shorter than 10 s"}
     with pytest.raises(SystemExit) as stop:
         main([*arguments, "--table", str(tmp_path / "good.csv")])
     said = capsys.readouterr()
     error = said.err.strip().splitlines()[-1]
-    assert stop.value.code == 2 and "nothing usable" in error and f"2 {reason}" in error
+    assert stop.value.code == 2 and reason.get(spoil, "holds no file") in error
     assert not (out / "report/n").exists() and "moved aside" in said.out
     assert len(list(out.glob("report/n.*/train.json"))) == 1
 
@@ -173,6 +175,24 @@ def test_paths_as_other_programs_write_them(root, tmp_path):
     paths = {item["filepath"] for split in SPLITS for item in items_of(tmp_path / "out")[split]}
     assert paths == {"site0/r0", "site1/r1", "site0/r2", "site1/r3"}
     assert card["records"]["unreadable"] == {"/etc/passwd": "no usable path inside the folder"}
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_tables_of_other_delimiters(root, tmp_path, mark):
+    lines = ["file,patient_id,report", "site0/r0,7,sinus rhythm", "site1/r1,8,atrial fibrillation"]
+    (tmp_path / "t.csv").write_text("\n".join(lines).replace(",", mark), encoding="utf-8-sig")
+    card = prepare_folder(root, tmp_path / "out", table=tmp_path / "t.csv")
+    assert card["records"]["used"] == 2 and not any("patient" in note for note in card["notes"])
+
+
+def test_what_was_noted_of_a_file_is_kept_when_it_is_converted(tmp_path):
+    (tmp_path / "a").mkdir()
+    np.savez(tmp_path / "a/x.npz", ecg=ecg() / 1000, labels=np.eye(5))
+    given = {"convert_to": tmp_path / "b", "sample_rate": 500, "units": "mV"}
+    prepare_folder(tmp_path / "a", tmp_path / "out", **given)
+    with open(tmp_path / "out/a/quality.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert "array ecg taken, not labels" in row["notes"] and "standard order" in row["notes"]
 
 
 def test_silence_and_small_amplitudes_are_in_the_quality_table(tmp_path, capsys):

@@ -52,6 +52,7 @@ NAMES = {
     "empty lines": [HEAD, "", *rows(), "", ""],
     "Excel's empty rows": [HEAD, *rows(), "," * 11, "," * 11],
     "a device's head": ["Patient;Doe", "Sampling rate;500 Hz", "", HEAD.replace(",", ";"), *rows(";")],
+    "Excel's word for the delimiter": ["sep=;", HEAD.replace(",", ";"), *rows(";")],
     "names of another language": [",".join(f"Ableitung {lead}" for lead in LEADS), *rows()],
     "other columns": [HEAD + ",RESP,comment", *rows(last=",7,fine")],
     "leads as rows": TURNED,
@@ -93,8 +94,9 @@ def test_empty_cells_are_missing_samples(tmp_path, empty):
 
 
 @pytest.mark.parametrize("kind", ["semicolons and decimal commas", "quotes", "blanks", "tabs and decimal commas"])
-def test_without_names_the_standard_order_is_assumed_and_said(tmp_path, kind):
-    record = read_record(written(tmp_path, NAMES[kind][1:]), **GIVEN)
+@pytest.mark.parametrize("above", [[], ["Patient;Doe", "made by a device"]])
+def test_without_names_the_standard_order_is_assumed_and_said(tmp_path, kind, above):
+    record = read_record(written(tmp_path, [*above, *NAMES[kind][1:]]), **GIVEN)
     np.testing.assert_allclose(record.signal, MV, atol=1e-7)
     assert any("standard order" in note for note in record.notes)
 
@@ -112,7 +114,9 @@ def test_without_names_the_standard_order_is_assumed_and_said(tmp_path, kind):
         (NAMES["ATM with a clock"], 500),
         (NAMES["dates"], 500),
         (NAMES["a device's head"], 500),
+        (["Sample rate: 1 kHz", "time," + HEAD, *rows(first=TIMES)], 500),
         (rows(first=TIMES), 500),
+        (["Patient,Doe", "time_ms," + HEAD, *rows(first=[str(2 * n) for n in range(40)])], 500),
     ],
 )
 def test_a_column_of_times_says_the_rate(tmp_path, lines, rate):
