@@ -76,13 +76,15 @@ def main(argv):
     parser.add_argument("--manifest", type=Path, required=True, help="manifest of unseen records")
     args = parser.parse_args(argv)
     from utils.plots import plot_curves
+    from utils.runs import is_aside
 
     rows = scores(args.results)
     if not rows:
         raise UserError(f"{args.results}: holds no results (*_test/metrics.json)")
     ecg, curves = args.results / "reconstruction.png", args.results / "training_curves.png"
     prdn, perplexity = reconstruction(args.tokenizer, args.root, args.manifest, ecg)
-    logs = {path.parent.name.strip("_").replace("_", " "): path for path in sorted(args.results.glob("*/log.jsonl"))}
+    runs = [path for path in sorted(args.results.glob("*/log.jsonl")) if not is_aside(path.parent)]
+    logs = {path.parent.name.strip("_").replace("_", " "): path for path in runs}
     plot_curves(curves, logs)
     about_tokenizer = [
         ("tokenizer: PRDN on unseen ECGs (lower is better)", f"{prdn:.1f}%", "100.0%", ""),

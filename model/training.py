@@ -125,7 +125,8 @@ def train(stage, options, data, items, model, process, save_adapter):
             save_state(engine, process.folder, progress.saved, process.rank)
             dist.barrier()
         if stop and not ends:
-            raise Stopped(stop, f"at step {progress.step}, saved; the same command with RESUME=true goes on from here")
+            text = f"at step {progress.step}, saved; the same command with RESUME=true goes on from here"
+            raise Stopped(stop, text if first else "")
     bar.close()
     adapter = adapter_folder(process.folder, (last_step - 1) // steps_per_epoch)
     if first and not (adapter / CARD).is_file():  # the save that it went on from was of this step already

@@ -6,13 +6,14 @@ name and a date; nothing is deleted. `started.json` keeps settings and inputs, s
 
 import json
 import os
+import re
 import sys
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.processes import lost_another, run_processes, stop_at_once
+from utils.processes import lost_another, one_voice, run_processes, stop_at_once
 from utils.settings import unused_keys
 from utils.tools import UserError, read_json, sha256_json, write_json
 
@@ -74,9 +75,9 @@ def plan_or_run(stage, arguments, make_plan, run, state):
         Name, below the plan's folder, of what a run goes on from.
     """
     settings_arguments = [word for word in arguments if word != "--plan"]
-    stop_at_once("before anything was trained or answered; encoded ECGs are kept, and the same command starts again")
+    started, first = "RANK" in os.environ, os.environ.get("RANK", "0") == "0"  # one of several processes
+    stop_at_once("what was written is kept; the same command with RESUME=true goes on from it" if first else "")
     plan = make_plan(settings_arguments)
-    started = "RANK" in os.environ  # one of several processes
     resume = plan.settings.resume
     finished = resume != "false" and is_finished(plan.folder, plan.identity.fingerprint)
     if not started:
@@ -91,7 +92,7 @@ def plan_or_run(stage, arguments, make_plan, run, state):
     elif finished:
         return
     elif started or plan.processes == 1:
-        with run_lock(plan.folder) if os.environ.get("RANK", "0") == "0" else nullcontext(), lost_another():
+        with run_lock(plan.folder) if first else one_voice(), lost_another():
             run(plan)
     else:
         with run_lock(plan.folder):
@@ -230,6 +231,11 @@ def move_aside(folder):
         fault = f"cannot be moved to {aside} ({error.strerror})"
         raise UserError(f"{folder}: the earlier run there {fault}; choose another folder") from error
     return aside
+
+
+def is_aside(folder):
+    """Whether a folder holds a run that was moved aside."""
+    return re.search(r"\.\d{4}(-\d\d){2}_\d\d(-\d\d){2}$", Path(folder).name) is not None
 
 
 def finish_run(folder, fingerprint, **summary):
