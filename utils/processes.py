@@ -104,6 +104,8 @@ def run_processes(count, command):
     processes, signals = [], []
 
     def forward(number, frame):
+        if not signals:
+            print("stopping: the processes end their step and save", file=sys.stderr, flush=True)
         signals.append(number)
         _signal_all(processes, number)
 

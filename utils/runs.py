@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from utils.settings import unused_keys
 from utils.tools import UserError, read_json, sha256_json, write_json
 
 FINISHED, STARTED, LOCK = "finished.json", "started.json", "lock"
-KEPT = (LOCK, "signals")  # no work of a run: its lock, and stage 1's cache of signals (which has its own keys)
+# What runs write into their folder. Anything else there (the cache of signals, other runs, a user's notes) stays.
+MADE = ("log.jsonl", "tensorboard", "best.pt", "config.json", "model.safetensors", "state", "resume", "checkpoint")
+MADE += ("predictions*", "metrics*", "provenance*", "answers*", "*.html", FINISHED, STARTED)
 ITEMS_A_STEP = "items a step (BATCH_SIZE x ACCUMULATION x processes)"
 
 
@@ -74,9 +76,15 @@ def plan_or_run(stage, arguments, make_plan, run, state):
     state : str
         Name, below the plan's folder, of what a run goes on from.
     """
-    settings_arguments = [word for word in arguments if word != "--plan"]
-    started, first = "RANK" in os.environ, os.environ.get("RANK", "0") == "0"  # one of several processes
+    first = os.environ.get("RANK", "0") == "0"
     stop_at_once("what was written is kept; the same command with RESUME=true goes on from it" if first else "")
+    with nullcontext() if first else one_voice(), lost_another():
+        _plan_or_run(stage, arguments, make_plan, run, state, first)
+
+
+def _plan_or_run(stage, arguments, make_plan, run, state, first):
+    settings_arguments = [word for word in arguments if word != "--plan"]
+    started = "RANK" in os.environ  # as one of several processes
     plan = make_plan(settings_arguments)
     resume = plan.settings.resume
     finished = resume != "false" and is_finished(plan.folder, plan.identity.fingerprint)
@@ -85,14 +93,14 @@ def plan_or_run(stage, arguments, make_plan, run, state):
             print(f"note: {key} has no effect in this stage", file=sys.stderr)
         if finished:
             print(f"{stage}: {plan.folder} is finished, made of these settings and inputs", file=sys.stderr)
-        else:
-            check_start(plan.folder, plan.identity, resume, state)
+    if not finished:
+        check_start(plan.folder, plan.identity, resume, state)
     if "--plan" in arguments:
         print("finished" if finished else plan.processes)
     elif finished:
         return
     elif started or plan.processes == 1:
-        with run_lock(plan.folder) if first else one_voice(), lost_another():
+        with run_lock(plan.folder) if first else nullcontext():
             run(plan)
     else:
         with run_lock(plan.folder):
@@ -167,8 +175,7 @@ def check_start(folder, identity, resume, state):
     UserError
         ``RESUME=true`` and what decides differs; ``RESUME=auto`` and nothing but the items a step does.
     """
-    earlier = [entry for entry in folder.iterdir() if entry.name not in KEPT] if folder.is_dir() else []
-    if not earlier:
+    if not _made(folder):
         return False, []
     started = read_json(folder / STARTED) if (folder / STARTED).is_file() else {}
     saved = (folder / state).exists()
@@ -217,9 +224,10 @@ def start_run(folder, identity, resume, state):
 def move_aside(folder):
     """Move what an earlier run left in ``folder`` to a new one beside it, named after the date; returns that or None.
 
-    A run that had only begun (nothing but `started.json`) is not kept.
+    A run that had only begun (nothing but `started.json`) is not kept. That file goes last: a move that was cut off
+    is then ended by the next run.
     """
-    earlier = [entry for entry in folder.iterdir() if entry.name not in KEPT] if folder.is_dir() else []
+    earlier = _made(folder)
     if all(entry.name == STARTED for entry in earlier):
         return None
     aside = folder.with_name(f"{folder.name}.{time.strftime('%Y-%m-%d_%H-%M-%S')}")
@@ -231,6 +239,10 @@ def move_aside(folder):
         fault = f"cannot be moved to {aside} ({error.strerror})"
         raise UserError(f"{folder}: the earlier run there {fault}; choose another folder") from error
     return aside
+
+
+def _made(folder):
+    return [path for pattern in MADE for path in sorted(folder.glob(pattern))]
 
 
 def is_aside(folder):
