@@ -69,7 +69,8 @@ def reconstruction(tokenizer_folder, root, manifest, picture):
 def logs_in_order(results):
     """Name of a run -> its log.jsonl, in the order of the stages: tokenizer, pretrain, finetune."""
     order = {"pretrain": 1, "finetune": 2}  # the last word of their folders' names; the tokenizer's is the user's
-    paths = sorted(Path(results).glob("*/log.jsonl"), key=lambda path: path.parent.name)
+    found = [path for path in Path(results).glob("*/log.jsonl") if not is_aside(path.parent)]
+    paths = sorted(found, key=lambda path: path.parent.name)
     paths.sort(key=lambda path: order.get(path.parent.name.rpartition("_")[2], 0))
     return {path.parent.name.strip("_").replace("_", " "): path for path in paths}
 
@@ -84,6 +85,7 @@ def main(argv):
     parser.add_argument("--manifest", type=Path, required=True, help="manifest of unseen records")
     args = parser.parse_args(argv)
     from utils.plots import plot_curves
+    from utils.runs import is_aside
 
     rows = scores(args.results)
     if not rows:

@@ -60,6 +60,7 @@ def encode_records(tokenizer, root, paths, folder, policy, workers=0, batch_size
                 records, codes, bad, saved = [], [], {}, time.monotonic()
         if codes:
             writer.append(records, np.concatenate(codes), signatures, bad)
+    del writer, signatures, known  # of many records, too much to hold twice
     return CodeStore.open(folder, tokenizer.fingerprint, policy)
 
 

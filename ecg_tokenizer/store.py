@@ -67,8 +67,14 @@ class CodeStore:
 
     def _read_index(self):
         path = self.folder / INDEX
-        whole = path.read_bytes().rpartition(b"\n")[0] if path.is_file() else b""
-        for number, text in enumerate(whole.split(b"\n") if whole else [], start=1):
+        if path.is_file():
+            with open(path, "rb") as file:  # line by line: of many records the whole text takes hundreds of megabytes
+                self._read_lines(path, file)
+
+    def _read_lines(self, path, file):
+        for number, text in enumerate(file, start=1):
+            if not text.endswith(b"\n"):
+                return  # cut off by a kill
             try:
                 line = json.loads(text)
                 record, self.signatures[record] = line["record"], line["file"]

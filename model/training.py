@@ -23,6 +23,8 @@ from utils.processes import remember_stop
 from utils.runs import Identity, finish_run, start_run
 from utils.tools import REPOSITORY, Stopped, UserError, read_json
 
+SAVED_TEXT = "at step {}, saved; the same command with RESUME=true goes on from here"
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -104,9 +106,8 @@ def train(stage, options, data, items, model, process, save_adapter):
         if steps_of != epoch:
             steps, steps_of = epoch_steps(len(items["train"]), items_per_step, options.seed, epoch), epoch
         rate = learning_rate(progress.step, last_step, options)
-        loss, tokens, stop = _train_step(
-            engine, data, items["train"], steps[number], epoch, rate, options, process, progress
-        )
+        how = epoch, rate, options, process, progress
+        loss, tokens, stop = _train_step(engine, data, items["train"], steps[number], *how)
         speed = tokens / (time.monotonic() - begun - progress.seconds)
         progress.seconds = time.monotonic() - begun
         bar.update()
@@ -125,14 +126,14 @@ def train(stage, options, data, items, model, process, save_adapter):
             save_state(engine, process.folder, progress.saved, process.rank)
             dist.barrier()
         if stop and not ends:
-            raise Stopped(stop, f"at step {progress.step}, saved; the same command with RESUME=true goes on from here")
+            raise Stopped(stop, SAVED_TEXT.format(progress.step) if first else "")
     bar.close()
     adapter = adapter_folder(process.folder, (last_step - 1) // steps_per_epoch)
     if first and not (adapter / CARD).is_file():  # the save that it went on from was of this step already
         save_adapter(adapter)
     if first:
-        fingerprint, seconds = process.identity.fingerprint, round(progress.seconds, 1)
-        finish_run(process.folder, fingerprint, steps=progress.step, seconds=seconds)
+        summary = {"steps": progress.step, "seconds": round(progress.seconds, 1)}
+        finish_run(process.folder, process.identity.fingerprint, **summary)
         print(f"{stage}: {progress.step} steps in {progress.seconds:.0f} s -> {adapter}")
 
 

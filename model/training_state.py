@@ -19,14 +19,29 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 def save_state(engine, folder, progress, rank):
     """Save a DeepSpeed engine's trained weights and their moments, and ``progress`` (a dict). All processes call it."""
+    from safetensors import SafetensorError
+
+    latest, name = Path(folder) / SAVED, f"step{progress['step']}"
+    try:
+        _write_tensors(engine, latest.parent / name, rank)
+        if rank == 0:
+            write_json(latest.parent / name / PROGRESS, progress)
+            write_atomically(latest, lambda temporary: temporary.write_text(name))
+            for old in latest.parent.iterdir():
+                if old.is_dir() and old.name != name:
+                    shutil.rmtree(old)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{latest.parent / name}: cannot be written ({error}); the save before it is kept") from error
+
+
+def _write_tensors(engine, folder, rank):
+    """Each trained parameter in float32 and its moments, put together by all processes and written by the first."""
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
     from safetensors.torch import save_file
 
-    latest, name = Path(folder) / SAVED, f"step{progress['step']}"
-    state = latest.parent
     if rank == 0:
-        shutil.rmtree(state / name, ignore_errors=True)  # half a save of a killed run
-        (state / name).mkdir(parents=True)
+        shutil.rmtree(folder, ignore_errors=True)  # half a save of a killed run
+        folder.mkdir(parents=True)
     trained, shard, size, shards = _trained(engine), {}, 0, 0
     for number, (key, parameter) in enumerate(trained.items(), start=1):
         tensors = {key: safe_get_full_fp32_param(parameter)}
@@ -36,14 +51,8 @@ def save_state(engine, folder, progress, rank):
         shard |= {part: tensor.cpu().contiguous() for part, tensor in tensors.items()}
         size += 12 * parameter.numel()
         if size > SHARD_BYTES or number == len(trained):
-            save_file(shard, state / name / f"{shards:05d}.safetensors")
+            save_file(shard, folder / f"{shards:05d}.safetensors")
             shard, size, shards = {}, 0, shards + 1
-    if rank == 0:
-        write_json(state / name / PROGRESS, progress)
-        write_atomically(latest, lambda temporary: temporary.write_text(name))
-        for old in state.iterdir():
-            if old.is_dir() and old.name != name:
-                shutil.rmtree(old)
 
 
 def load_state(engine, folder):

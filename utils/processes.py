@@ -54,6 +54,17 @@ def lost_another():
         raise
 
 
+@contextmanager
+def one_voice():
+    """Most faults are found by every process of a run: all but the first give it time to say so, and end with it."""
+    try:
+        yield
+    except UserError:
+        on_stop(lambda *_: os._exit(2))
+        time.sleep(5)
+        raise
+
+
 def visible_gpus():
     """The names in CUDA_VISIBLE_DEVICES (numbers, UUIDs, MIG instances), up to the first that CUDA refuses; or None."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -93,6 +104,8 @@ def run_processes(count, command):
     processes, signals = [], []
 
     def forward(number, frame):
+        if not signals:
+            print("stopping: the processes end their step and save", file=sys.stderr, flush=True)
         signals.append(number)
         _signal_all(processes, number)
 

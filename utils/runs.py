@@ -6,18 +6,21 @@ name and a date; nothing is deleted. `started.json` keeps settings and inputs, s
 
 import json
 import os
+import re
 import sys
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.processes import lost_another, run_processes, stop_at_once
+from utils.processes import lost_another, one_voice, run_processes, stop_at_once
 from utils.settings import unused_keys
 from utils.tools import UserError, read_json, sha256_json, write_json
 
 FINISHED, STARTED, LOCK = "finished.json", "started.json", "lock"
-KEPT = (LOCK, "signals")  # no work of a run: its lock, and stage 1's cache of signals (which has its own keys)
+# What runs write into their folder. Anything else there (the cache of signals, other runs, a user's notes) stays.
+MADE = ("log.jsonl", "tensorboard", "best.pt", "config.json", "model.safetensors", "state", "resume", "checkpoint")
+MADE += ("predictions*", "metrics*", "provenance*", "answers*", "*.html", FINISHED, STARTED)
 ITEMS_A_STEP = "items a step (BATCH_SIZE x ACCUMULATION x processes)"
 
 
@@ -73,10 +76,16 @@ def plan_or_run(stage, arguments, make_plan, run, state):
     state : str
         Name, below the plan's folder, of what a run goes on from.
     """
+    first = os.environ.get("RANK", "0") == "0"
+    stop_at_once("what was written is kept; the same command with RESUME=true goes on from it" if first else "")
+    with nullcontext() if first else one_voice(), lost_another():
+        _plan_or_run(stage, arguments, make_plan, run, state, first)
+
+
+def _plan_or_run(stage, arguments, make_plan, run, state, first):
     settings_arguments = [word for word in arguments if word != "--plan"]
-    stop_at_once("before anything was trained or answered; encoded ECGs are kept, and the same command starts again")
+    started = "RANK" in os.environ  # as one of several processes
     plan = make_plan(settings_arguments)
-    started = "RANK" in os.environ  # one of several processes
     resume = plan.settings.resume
     finished = resume != "false" and is_finished(plan.folder, plan.identity.fingerprint)
     if not started:
@@ -84,14 +93,14 @@ def plan_or_run(stage, arguments, make_plan, run, state):
             print(f"note: {key} has no effect in this stage", file=sys.stderr)
         if finished:
             print(f"{stage}: {plan.folder} is finished, made of these settings and inputs", file=sys.stderr)
-        else:
-            check_start(plan.folder, plan.identity, resume, state)
+    if not finished:
+        check_start(plan.folder, plan.identity, resume, state)
     if "--plan" in arguments:
         print("finished" if finished else plan.processes)
     elif finished:
         return
     elif started or plan.processes == 1:
-        with run_lock(plan.folder) if os.environ.get("RANK", "0") == "0" else nullcontext(), lost_another():
+        with run_lock(plan.folder) if first else nullcontext():
             run(plan)
     else:
         with run_lock(plan.folder):
@@ -166,8 +175,7 @@ def check_start(folder, identity, resume, state):
     UserError
         ``RESUME=true`` and what decides differs; ``RESUME=auto`` and nothing but the items a step does.
     """
-    earlier = [entry for entry in folder.iterdir() if entry.name not in KEPT] if folder.is_dir() else []
-    if not earlier:
+    if not _made(folder):
         return False, []
     started = read_json(folder / STARTED) if (folder / STARTED).is_file() else {}
     saved = (folder / state).exists()
@@ -216,9 +224,10 @@ def start_run(folder, identity, resume, state):
 def move_aside(folder):
     """Move what an earlier run left in ``folder`` to a new one beside it, named after the date; returns that or None.
 
-    A run that had only begun (nothing but `started.json`) is not kept.
+    A run that had only begun (nothing but `started.json`) is not kept. That file goes last: a move that was cut off
+    is then ended by the next run.
     """
-    earlier = [entry for entry in folder.iterdir() if entry.name not in KEPT] if folder.is_dir() else []
+    earlier = _made(folder)
     if all(entry.name == STARTED for entry in earlier):
         return None
     aside = folder.with_name(f"{folder.name}.{time.strftime('%Y-%m-%d_%H-%M-%S')}")
@@ -230,6 +239,15 @@ def move_aside(folder):
         fault = f"cannot be moved to {aside} ({error.strerror})"
         raise UserError(f"{folder}: the earlier run there {fault}; choose another folder") from error
     return aside
+
+
+def _made(folder):
+    return [path for pattern in MADE for path in sorted(folder.glob(pattern))]
+
+
+def is_aside(folder):
+    """Whether a folder holds a run that was moved aside."""
+    return re.search(r"\.\d{4}(-\d\d){2}_\d\d(-\d\d){2}$", Path(folder).name) is not None
 
 
 def finish_run(folder, fingerprint, **summary):

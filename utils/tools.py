@@ -39,7 +39,8 @@ def entry_point(main):
             print("error: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
             sys.exit(2)
         except Stopped as stop:
-            print(f"stopped: {stop}", file=sys.stderr, flush=True)
+            if str(stop):  # of several processes one says it
+                print(f"stopped: {stop}", file=sys.stderr, flush=True)
             sys.exit(128 + stop.number)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr, flush=True)

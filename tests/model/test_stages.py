@@ -18,6 +18,7 @@ ENVIRONMENT = {
     **{key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE")},
     "PYTHONPATH": str(REPOSITORY),
     "DS_ACCELERATOR": "cpu",
+    "CUDA_VISIBLE_DEVICES": "",  # the same everywhere
     "TOKENIZERS_PARALLELISM": "false",
 }
 

@@ -9,7 +9,7 @@ import pytest
 
 from model.stage import SAVED, Plan
 from utils.processes import visible_gpus
-from utils.runs import check_start, differences, finish_run, is_finished, run_lock, start_run
+from utils.runs import check_start, differences, finish_run, is_aside, is_finished, run_lock, start_run
 from utils.settings import Settings
 from utils.tools import UserError
 
@@ -76,6 +76,7 @@ def test_another_run_is_named_and_moved_aside_or_refused(difference, folder, cap
     capsys.readouterr()
     assert not start_run(folder, other, "auto", SAVED)
     (aside,) = folder.parent.glob("_demo_pretrain.*")
+    assert is_aside(aside) and not is_aside(folder)
     assert (aside / SAVED).read_text() == "step4" and (aside / "log.jsonl").is_file()
     said = capsys.readouterr().out
     assert difference in said and str(aside) in said
