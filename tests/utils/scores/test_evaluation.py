@@ -11,15 +11,9 @@ from tests.shared import SHARED, needs_shared
 from utils.evaluation import main
 from utils.scores import caption_scores
 from utils.scores.caption_scores import coco_scores, nltk_pair, nltk_scores, ptb_words, rouge_pair, rouge_scores
-from utils.scores.evaluation import (
-    control_path,
-    read_predictions,
-    score_file,
-    score_qa,
-    split_answer,
-    write_predictions,
-)
+from utils.scores.evaluation import score_file, score_qa
 from utils.scores.floors import attach_floor, qa_floor, report_floor
+from utils.scores.predictions import control_path, read_predictions, split_answer, write_predictions
 from utils.tools import REPOSITORY, UserError, write_json
 
 METRICS = SHARED / "reference" / "metrics"
