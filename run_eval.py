@@ -3,6 +3,8 @@
 python run_eval.py eval [--plan] [ENV FILE] [KEY=VALUE ...]     (eval.sh does this)
 """
 
+from pathlib import Path
+
 from data_provider.data_factory import manifest_path, sample
 from data_provider.manifests import read_manifest, record_paths
 from model.stage import (
@@ -58,7 +60,7 @@ def main_process(plan):
     from model.checkpoints import load_model
     from model.controls import CONTROLS
     from model.prompts import read_prompts
-    from utils.scores import attach_floor, control_path, write_predictions
+    from utils.scores import attach_codes, attach_floor, control_path, write_predictions
 
     settings, (test,), (train,) = plan.settings, plan.manifests["test"], plan.manifests["train"]
     rank, world, device, dtype = start_process("eval", settings.device, settings.threads, settings.use_amp)
@@ -94,6 +96,8 @@ def main_process(plan):
             rows = [prediction_row(index, items[index], texts[index], task) for index in sorted(texts)]
             if not control:
                 attach_floor(rows, manifest, read_manifest(train, task), task)
+                if task == "report":
+                    attach_codes(rows, settings.root_path_ecg)
             write_predictions(path, rows)
     if rank == 0:
         score(plan, predictions, len(listed) - len(items))
@@ -133,8 +137,29 @@ def score(plan, predictions, left_out):
     write_json(plan.folder / "provenance.json", provenance)
     metrics = score_file(predictions, plan.settings.tasktype)
     write_json(plan.folder / "metrics.json", metrics)
+    write_exam_page(plan, predictions, metrics)
     finish_run(plan.folder, plan.fingerprint)
-    print(*summary(metrics), f"-> {plan.folder / 'metrics.json'}", sep="\n", flush=True)
+    print(*summary(metrics), f"-> {plan.folder / 'metrics.json'}, report.html", sep="\n", flush=True)
+
+
+def write_exam_page(plan, predictions, metrics):
+    """Write report.html beside metrics.json, its ECGs read from the records themselves."""
+    import tempfile
+
+    from data_provider.read import SignalPolicy, fit_signal, read_record
+    from utils.plots import plot_ecg
+    from utils.scores import read_predictions, write_page
+
+    settings, policy = plan.settings, SignalPolicy()
+
+    def picture(path):
+        with tempfile.TemporaryDirectory() as folder:
+            png = Path(folder) / "ecg.png"
+            plot_ecg(png, fit_signal(read_record(Path(settings.root_path_ecg) / path), policy), policy.sample_rate)
+            return png.read_bytes()
+
+    title = f"Exam: {settings.tasktype}, {settings.dataset}"
+    write_page(plan.folder / "report.html", read_predictions(predictions, settings.tasktype), metrics, picture, title)
 
 
 @entry_point

@@ -4,21 +4,12 @@ A model that reads ECGs must lose by it; one that only knows its questions doesn
 """
 
 import random
-import re
 
 from data_provider.manifests import item_paths
+from utils.scores import patient_of
 from utils.tools import UserError
 
 CONTROLS = ("shuffled", "blank")
-PATIENT = re.compile(r"Patient ID: *([^;]+);")
-
-
-def patient_of(item):
-    """The patient of an item: from its field or its background; where neither tells, the record stands for one."""
-    if item.get("patient_id") is not None:
-        return str(item["patient_id"])
-    found = PATIENT.search(item.get("background") or "")
-    return found.group(1).strip() if found else item_paths(item)[0]
 
 
 def other_patients_ecg(items, seed):

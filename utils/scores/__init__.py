@@ -1,9 +1,9 @@
 """What metrics.json is made of: scores, intervals, floors, controls."""
 
 from utils.scores.compare import compare_files, comparison_lines
-from utils.scores.evaluation import exact_match, score_file, score_table, summary
+from utils.scores.evaluation import between, exact_match, score_file, score_table, summary
 from utils.scores.floors import attach_floor
-from utils.scores.labels import read_codes
+from utils.scores.labels import attach_codes, read_codes
 from utils.scores.predictions import (
     TASKS,
     control_path,
@@ -19,7 +19,9 @@ from utils.scores.report_page import write_page
 
 __all__ = [
     "TASKS",
+    "attach_codes",
     "attach_floor",
+    "between",
     "compare_files",
     "comparison_lines",
     "control_path",

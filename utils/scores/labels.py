@@ -133,6 +133,16 @@ def read_codes(table):
     return found
 
 
+def attach_codes(rows, root):
+    """Write a data set's own statements into report rows, as ``scp_codes``, where ``root`` holds PTB-XL's table and
+    all of the rows' records stand in it."""
+    table = Path(root) / "ptbxl_database.csv"
+    codes = read_codes(table) if table.is_file() else {}
+    if all(row.get("ecg_path") in codes for row in rows):
+        for row in rows:
+            row["scp_codes"] = codes[row["ecg_path"]]
+
+
 def scored_findings():
     """Names of the findings that the rules read well enough to be scored."""
     return [name for name, rule in rules().items() if rule.scored]
