@@ -46,7 +46,9 @@ def main():
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("--resamples", type=int, default=1000)
     options = parser.parse_args()
-    print(f"{options.runs} runs, {options.resamples} resamples\n{'':24}{'patients':>9}{'by patient':>12}{'plain':>8}{'width':>8}{'plain':>8}{'paired':>8}")
+    print(
+        f"{options.runs} runs, {options.resamples} resamples\n{'':24}{'patients':>9}{'by patient':>12}{'plain':>8}{'width':>8}{'plain':>8}{'paired':>8}"
+    )
     for name, case in CASES.items():
         rng, held, widths = np.random.default_rng(0), np.zeros(3), np.zeros(2)
         start = time.perf_counter()

@@ -29,22 +29,34 @@ def main_parser():
         prog="python -m utils.evaluation",
         description="Recompute all scores from predictions, ours or anyone's. `compare A B ...` puts systems side by side.",
     )
-    parser.add_argument("predictions", type=Path, help="JSON lines, .json (a list) or .csv; controls and provenance.json beside")
+    parser.add_argument(
+        "predictions", type=Path, help="JSON lines, .json (a list) or .csv; controls and provenance.json beside"
+    )
     parser.add_argument("--task", required=True, choices=TASKS)
     parser.add_argument("--out", type=Path, help="metrics.json to write (default: beside the predictions)")
-    parser.add_argument("--manifest", type=Path, help="test manifest: where the predictions don't hold their references")
+    parser.add_argument(
+        "--manifest", type=Path, help="test manifest: where the predictions don't hold their references"
+    )
     parser.add_argument("--train", type=Path, help="training manifest, to add the floor")
-    parser.add_argument("--card", type=Path, help="dataset_card.json that the manifest is checked against (default: beside it)")
+    parser.add_argument(
+        "--card", type=Path, help="dataset_card.json that the manifest is checked against (default: beside it)"
+    )
     parser.add_argument("--field", default="prediction", help="the predictions' field or column (default: prediction)")
-    parser.add_argument("--missing", default="wrong", choices=("wrong", "skip"), help="what an unanswered item counts as")
+    parser.add_argument(
+        "--missing", default="wrong", choices=("wrong", "skip"), help="what an unanswered item counts as"
+    )
     parser.add_argument("--codes", type=Path, help="ptbxl_database.csv: reports are scored against its SCP codes too")
     parser.add_argument("--page", action="store_true", help="write report.html beside metrics.json")
     return parser
 
 
 def comparison(argv):
-    parser = argparse.ArgumentParser(prog="python -m utils.evaluation compare", description="Systems on the same items.")
-    parser.add_argument("predictions", type=Path, nargs="+", help="predictions or results folders; the first is the base")
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.evaluation compare", description="Systems on the same items."
+    )
+    parser.add_argument(
+        "predictions", type=Path, nargs="+", help="predictions or results folders; the first is the base"
+    )
     parser.add_argument("--task", choices=TASKS)
     parser.add_argument("--out", type=Path, help="JSON with all figures and all items that changed")
     arguments = parser.parse_args(argv)

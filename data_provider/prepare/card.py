@@ -77,7 +77,9 @@ def write_data_set(out, name, reports, questions, card, patients, duplicates):
 def records_digest(manifests):
     """SHA-256 of which record is in which split, whatever the order of the items: of the sorted lines "record TAB
     split". Two groups with the same digest train and test on the same ECGs, even where their questions differ."""
-    pairs = {(path, split) for manifest in manifests for split in SPLITS for i in manifest[split] for path in item_paths(i)}
+    pairs = {
+        (path, split) for manifest in manifests for split in SPLITS for i in manifest[split] for path in item_paths(i)
+    }
     return sha256_bytes("".join(f"{path}\t{split}\n" for path, split in sorted(pairs)).encode())
 
 
@@ -92,7 +94,9 @@ def croissant(card, folder):
     """
     of_reports = folder.startswith("report/")
     fields = ("filepath", "report", "background") if of_reports else ("question", "question_type", "attribute_type")
-    files = {Path(name).stem: (Path(name).name, file) for name, file in card["files"].items() if name.startswith(folder)}
+    files = {
+        Path(name).stem: (Path(name).name, file) for name, file in card["files"].items() if name.startswith(folder)
+    }
     distribution = [
         {
             "@type": "cr:FileObject",

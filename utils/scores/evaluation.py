@@ -213,7 +213,7 @@ def score_table(metrics):
 
 
 def between(scores, key, scale=1):
-    """" [low, high]" of a score, or nothing where none is known."""
+    """ " [low, high]" of a score, or nothing where none is known."""
     interval = scores.get("interval", {}).get(key)
     if interval is None:
         return ""

@@ -8,8 +8,8 @@ import numpy as np
 from scipy import sparse
 
 from utils.scores.caption_scores import BLEU_WEIGHTS, ROUGES
-from utils.scores.labels import f1_scores, scored_findings
 from utils.scores.intervals import RESAMPLES, SEED, bounds, flat, nested, resample, shares_interval, sums_by_patient
+from utils.scores.labels import f1_scores, scored_findings
 
 METEOR = {"alpha": 0.85, "beta": 0.2, "gamma": 0.6, "delta": 0.75, "stages": (1.0, 0.6, 0.8, 0.6)}  # English
 LABELS = ("labels", "labels_scp")
@@ -58,7 +58,12 @@ def text_figures(of_patient, parts):
     items = sums_by_patient(of_patient, np.ones(len(of_patient)))
     means = ["nltk", "rouge"]
     if "bleu" in parts:
-        paths += [("coco", "rouge_l"), ("coco", "cider"), *(("coco", name) for name in BLEU_WEIGHTS), ("coco", "meteor")]
+        paths += [
+            ("coco", "rouge_l"),
+            ("coco", "cider"),
+            *(("coco", name) for name in BLEU_WEIGHTS),
+            ("coco", "meteor"),
+        ]
         means += ["rouge_l", "cider"]
 
     labelled = [name for name in LABELS if name in parts]

@@ -129,7 +129,9 @@ def read_codes(table):
     except OSError as error:
         raise UserError(f"{table}: cannot be read ({error.strerror})") from error
     except (KeyError, ValueError, SyntaxError, AttributeError) as error:
-        raise UserError(f"{table}: row {number} has no filename_hr, filename_lr or scp_codes of PTB-XL's form") from error
+        raise UserError(
+            f"{table}: row {number} has no filename_hr, filename_lr or scp_codes of PTB-XL's form"
+        ) from error
     return found
 
 
@@ -205,4 +207,8 @@ def score_labels(counts):
     """``micro_f1``, ``macro_f1`` and ``by_finding`` from `label_counts`: None where nothing is said nor true."""
     total = counts.sum(0, keepdims=True)
     values = [None if np.isnan(value) else float(value) for value in f1_scores(total)[0]]
-    return {"micro_f1": values[0], "macro_f1": values[1], "by_finding": dict(zip(scored_findings(), values[2:], strict=True))}
+    return {
+        "micro_f1": values[0],
+        "macro_f1": values[1],
+        "by_finding": dict(zip(scored_findings(), values[2:], strict=True)),
+    }

@@ -9,7 +9,14 @@ from pathlib import Path
 from utils.tools import UserError, read_json, sha256_file, write_atomically
 
 TASKS = ("qa", "report")
-KEYS = ("template_id", "question_id", "sample_id", "ecg_id", "ecg_path", "filepath")  # what names an item, but its index
+KEYS = (
+    "template_id",
+    "question_id",
+    "sample_id",
+    "ecg_id",
+    "ecg_path",
+    "filepath",
+)  # what names an item, but its index
 ABOUT = ("question", "question_type", "attribute_type", "template_id", "ecg_path")
 PATIENT = re.compile(r"Patient ID: *([^;]+);")
 SHOWN = 5  # items that a line names

@@ -114,7 +114,10 @@ def _qa_sections(metrics):
 def _report_sections(metrics):
     figures = [(title, _bars(metrics, path, largest)) for title, path, largest in TEXT_FIGURES]
     sections = [("Scores of the texts", True, [(title, bars) for title, bars in figures if bars])]
-    for title, family in (("Findings, against the reference's", "labels"), ("Findings, against SCP codes", "labels_scp")):
+    for title, family in (
+        ("Findings, against the reference's", "labels"),
+        ("Findings, against SCP codes", "labels_scp"),
+    ):
         names = metrics.get(family, {}).get("by_finding", {})
         figures = [(name, _bars(metrics, (family, "by_finding", name))) for name, v in names.items() if v is not None]
         if figures:

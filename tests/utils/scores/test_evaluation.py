@@ -259,7 +259,9 @@ def test_report_metrics_have_the_layout_of_the_contract(monkeypatch, tmp_path):
     assert list(metrics) == names
     assert list(metrics["floor"]) == list(metrics["controls"]["blank"]) == ["nltk", "rouge", "coco", "labels"]
     assert list(metrics["nltk"]) == ["bleu1", "bleu2", "bleu3", "bleu4", "meteor", "interval"]
-    assert set(metrics["rouge"]) == {"rouge-1", "rouge-2", "rouge-l", "interval"} and set(metrics["rouge"]["rouge-l"]) == set("prf")
+    assert set(metrics["rouge"]) == {"rouge-1", "rouge-2", "rouge-l", "interval"} and set(
+        metrics["rouge"]["rouge-l"]
+    ) == set("prf")
     assert metrics["controls"]["blank"]["nltk"]["bleu1"] == 0 < metrics["nltk"]["bleu1"]
 
 
