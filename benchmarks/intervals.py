@@ -1,4 +1,4 @@
-"""How often the 95 % intervals hold the truth, by simulation: clusters as in our test sets, and a plain bootstrap beside.
+"""How often the 95 % intervals hold the truth, by simulation: clusters as in our test sets, a plain bootstrap beside.
 
     python benchmarks/intervals.py [--runs 500] [--resamples 1000]
 
@@ -46,9 +46,8 @@ def main():
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("--resamples", type=int, default=1000)
     options = parser.parse_args()
-    print(
-        f"{options.runs} runs, {options.resamples} resamples\n{'':24}{'patients':>9}{'by patient':>12}{'plain':>8}{'width':>8}{'plain':>8}{'paired':>8}"
-    )
+    head = f"{'':24}{'patients':>9}{'by patient':>12}{'plain':>8}{'width':>8}{'plain':>8}{'paired':>8}"
+    print(f"{options.runs} runs, {options.resamples} resamples\n{head}")
     for name, case in CASES.items():
         rng, held, widths = np.random.default_rng(0), np.zeros(3), np.zeros(2)
         start = time.perf_counter()

@@ -27,7 +27,7 @@ from utils.tools import entry_point, read_json, write_json
 def main_parser():
     parser = argparse.ArgumentParser(
         prog="python -m utils.evaluation",
-        description="Recompute all scores from predictions, ours or anyone's. `compare A B ...` puts systems side by side.",
+        description="All scores from predictions, ours or anyone's. `compare A B ...` puts systems side by side.",
     )
     parser.add_argument(
         "predictions", type=Path, help="JSON lines, .json (a list) or .csv; controls and provenance.json beside"

@@ -84,7 +84,7 @@ def records_digest(manifests):
 
 
 def croissant(card, folder):
-    """The manifests of a folder in the Croissant 1.0 vocabulary (Akhtar et al. 2024), for tools that look for data sets.
+    """The manifests of a folder in the Croissant 1.0 vocabulary (Akhtar et al. 2024), for tools that find data sets.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def croissant(card, folder):
         "@context": CROISSANT_CONTEXT,
         "@type": "sc:Dataset",
         "name": f"{card['name']}-{folder.split('/')[0]}",
-        "description": f"ECG {kind} on records of {card['name']}; record -> split has the SHA-256 {card['records_sha256']}",
+        "description": f"ECG {kind} on {card['name']}; record -> split: SHA-256 {card['records_sha256']}",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "version": f"{card['format']}.0.0",
         "distribution": distribution,

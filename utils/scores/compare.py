@@ -1,4 +1,4 @@
-"""Several systems on the same items, side by side: scores, paired differences with intervals, the items that changed."""
+"""Systems on the same items, side by side: scores, paired differences with intervals, the items that changed."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def compare_files(paths, task=None):
     for name, path in zip(_names(paths), paths, strict=True):
         systems[name] = {row["index"]: row for row in read_predictions(path, task)}
     (base, ours), *others = systems.items()
-    for (name, rows), path in zip(others, paths[1:], strict=True):
+    for (_, rows), path in zip(others, paths[1:], strict=True):
         differ = [i for i in ours.keys() | rows.keys() if _item(ours.get(i)) != _item(rows.get(i))]
         if differ:
             raise UserError(

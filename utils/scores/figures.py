@@ -1,7 +1,7 @@
 """The figures of metrics.json as functions of how often each patient was drawn, and their intervals beside them.
 
-A system's figures are named by paths into its metrics, such as ``("exact_match", "by_template", "7")``; each system of an
-exam (the model, the constant answer, the controls) has the same ones, so that any two can be compared draw by draw.
+A system's figures are named by paths into its metrics, such as ``("exact_match", "by_template", "7")``; each system of
+an exam (the model, the constant answer, the controls) has the same ones, so that any two can be compared draw by draw.
 """
 
 import numpy as np
@@ -91,8 +91,8 @@ def corpus_bleu(counts):
 
 
 def meteor(counts):
-    """METEOR 1.5 (Denkowski and Lavie 2014, section 2) from sums [B, 23] in the jar's order, prediction and reference in
-    turn: words, function words, the content and then the function words that match at each of four stages; chunks;
+    """METEOR 1.5 (Denkowski and Lavie 2014, section 2) from sums [B, 23] in the jar's order, prediction and reference
+    in turn: words, function words, the content and then the function words that match at each of four stages; chunks;
     matches."""
     words, function = counts[:, 0:2], counts[:, 2:4]
     matches = counts[:, 4:20].reshape(-1, 4, 4)

@@ -31,7 +31,8 @@ DOUBTED_BEFORE = (
     r"|kriterien fur|criteria for|\?)[ :](\w+ ){0,2}$"
 )
 DOUBTED_AFTER = (
-    r"^[\w()]*,? ?(\w+ )?(is |are |ist )?(moglich\w*|possible|possibly|nicht auszu\w*|nicht sicher|(can ?not|can not) be (ruled|excl)\w*"
+    r"^[\w()]*,? ?(\w+ )?(is |are |ist )?"
+    r"(moglich\w*|possible|possibly|nicht auszu\w*|nicht sicher|can ?not be (ruled|excl)\w*"
     r"|nicht ausge\w*|is likely|likely|wahrscheinlich|mogl\b|should be considered|bor overv\w*|kan ej|fraglich|\?)"
 )
 
@@ -120,18 +121,18 @@ def state_by_codes(likelihoods, codes):
 
 def read_codes(table):
     """Record path without extension (as in manifests) -> statements, from ``ptbxl_database.csv``."""
-    table, found = Path(table), {}
+    found = {}
     try:
         with open(table, newline="", encoding="utf-8") as file:
-            for number, row in enumerate(csv.DictReader(file), start=1):
-                for column in ("filename_hr", "filename_lr"):
-                    found[row[column]] = codes_of_row(row)
+            rows = list(csv.DictReader(file))
     except OSError as error:
         raise UserError(f"{table}: cannot be read ({error.strerror})") from error
-    except (KeyError, ValueError, SyntaxError, AttributeError) as error:
-        raise UserError(
-            f"{table}: row {number} has no filename_hr, filename_lr or scp_codes of PTB-XL's form"
-        ) from error
+    for number, row in enumerate(rows, start=1):
+        try:
+            found[row["filename_hr"]] = found[row["filename_lr"]] = codes_of_row(row)
+        except (KeyError, ValueError, SyntaxError, AttributeError) as error:
+            form = "filename_hr, filename_lr or scp_codes of PTB-XL's form"
+            raise UserError(f"{table}: row {number} has no {form}") from error
     return found
 
 

@@ -1,4 +1,4 @@
-"""An exam as one HTML page that needs no other file: scores beside floors and controls, calibration, and items to look at."""
+"""An exam as one HTML page that needs no other file: its scores with floors and controls, calibration, items."""
 
 import base64
 import json
