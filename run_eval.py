@@ -4,6 +4,7 @@ python run_eval.py eval [--plan] [ENV FILE] [KEY=VALUE ...]     (eval.sh does th
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 from data_provider.data_factory import manifest_path, sample
 from data_provider.manifests import read_manifest, record_paths
@@ -160,11 +161,11 @@ def write_results(plan, exam, manifest, left_out):
     from model.answer_files import read_answers
     from model.answering import prediction_row
     from model.controls import CONTROLS
-    from utils.scores import attach_floor, control_path, score_file, summary, write_predictions
+    from utils.scores import attach_codes, attach_floor, control_path, score_file, summary, write_predictions
 
     settings, folder, (train,) = plan.settings, plan.folder, plan.manifests["train"]
     predictions, answers = folder / "predictions.jsonl", read_answers(folder)
-    for name in ("metrics.json", "provenance.json"):
+    for name in ("metrics.json", "provenance.json", "report.html"):
         (folder / name).unlink(missing_ok=True)
     for control in ("", *CONTROLS):
         path = control_path(predictions, control) if control else predictions
@@ -180,6 +181,8 @@ def write_results(plan, exam, manifest, left_out):
         rows = [prediction_row(exam, index, answers[control][index]) for index in sorted(exam.items)]
         if not control:
             attach_floor(rows, manifest, read_manifest(train, exam.task), exam.task)
+            if exam.task == "report":
+                attach_codes(rows, settings.root_path_ecg)
         write_predictions(path, rows)
     provenance = {
         "llm": settings.llm or plan.llm_path.name,
@@ -190,8 +193,30 @@ def write_results(plan, exam, manifest, left_out):
     write_json(folder / "provenance.json", provenance)
     metrics = score_file(predictions, exam.task)
     write_json(folder / "metrics.json", metrics)
+    write_exam_page(plan, predictions, metrics)
     finish_run(folder, plan.identity.fingerprint)
-    print(*summary(metrics), f"-> {folder / 'metrics.json'}", sep="\n", flush=True)
+    print(*summary(metrics), f"-> {folder / 'metrics.json'}, report.html", sep="\n", flush=True)
+
+
+def write_exam_page(plan, predictions, metrics):
+    """Write report.html beside metrics.json, its ECGs read from the records themselves."""
+    import tempfile
+
+    from data_provider.read import fit_signal, read_record
+    from utils.plots import plot_ecg
+    from utils.scores import read_predictions, write_page
+
+    settings, policy = plan.settings, signal_policy(plan.settings)
+
+    def picture(path):
+        with tempfile.TemporaryDirectory() as folder:
+            png = Path(folder) / "ecg.png"
+            record = read_record(Path(settings.root_path_ecg) / path, policy.lead_order)
+            plot_ecg(png, fit_signal(record, policy), policy.sample_rate)
+            return png.read_bytes()
+
+    title = f"Exam: {settings.tasktype}, {settings.dataset}"
+    write_page(plan.folder / "report.html", read_predictions(predictions, settings.tasktype), metrics, picture, title)
 
 
 @entry_point

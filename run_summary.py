@@ -7,7 +7,11 @@ import argparse
 from pathlib import Path
 
 from data_provider.manifests import read_manifest, record_paths
+from utils.runs import is_aside
+from utils.scores import between
 from utils.tools import UserError, entry_point, read_json
+
+REPORT_FIGURES = (("nltk", "bleu4"), ("nltk", "meteor"), ("coco", "bleu4"), ("coco", "cider"), ("labels", "micro_f1"))
 
 
 def scores(results):
@@ -19,16 +23,20 @@ def scores(results):
             shuffled = metrics.get("controls", {}).get("shuffled", {}).get("exact_match")
             values = [metrics["exact_match"], metrics["floor"], shuffled]
             title = f"{name}: exact match, {metrics['count']} questions"
-            rows.append((title, *(percent(value, "overall") for value in values)))
+            range_ = between(values[0], "overall", 100)
+            rows.append((title, percent(values[0], "overall") + range_, *(percent(v, "overall") for v in values[1:])))
             for kind in sorted(metrics["exact_match"]["by_question_type"]):
                 cells = [percent(v["by_question_type"] if v else None, kind) for v in values]
-                rows.append((f"    {kind}", *cells))
+                ranges = {"interval": values[0].get("interval", {}).get("by_question_type", {})}
+                rows.append((f"    {kind}", cells[0] + between(ranges, kind, 100), *cells[1:]))
             continue
-        for family, measure in (("nltk", "bleu4"), ("nltk", "meteor"), ("coco", "bleu4"), ("coco", "cider")):
-            values = [metrics[family], metrics["floor"][family]]
-            if measure in values[0]:
+        for family, measure in REPORT_FIGURES:
+            shuffled = metrics.get("controls", {}).get("shuffled", {})
+            values = [scores.get(family, {}).get(measure) for scores in (metrics, metrics["floor"], shuffled)]
+            if values[0] is not None:
                 name_ = f"{name}: {family} {measure}, {metrics['count']} reports"
-                rows.append((name_, *(f"{value[measure]:.3f}" for value in values), ""))
+                cells = ["" if value is None else f"{value:.3f}" for value in values]
+                rows.append((name_, cells[0] + between(metrics[family], measure), *cells[1:]))
     return rows
 
 
@@ -85,7 +93,6 @@ def main(argv):
     parser.add_argument("--manifest", type=Path, required=True, help="manifest of unseen records")
     args = parser.parse_args(argv)
     from utils.plots import plot_curves
-    from utils.runs import is_aside
 
     rows = scores(args.results)
     if not rows:
@@ -97,7 +104,7 @@ def main(argv):
         ("tokenizer: PRDN on unseen ECGs (lower is better)", f"{prdn:.1f}%", "100.0%", ""),
         ("tokenizer: perplexity of its codes", f"{perplexity:.0f}", "", ""),
     ]
-    print_table(("", "score", "floor", "other patient's ECG"), about_tokenizer + rows)
+    print_table(("", "score [95 %]", "floor", "other patient's ECG"), about_tokenizer + rows)
     print(f"\nan ECG and what its codes keep of it: {ecg}\nhow training went:                    {curves}")
 
 

@@ -33,7 +33,8 @@ def main():
         texts = {str(item["ecg_id"]): item["report"] for item in items}
     silent = {ecg for ecg, text in texts.items() if "trace only requ" in text}
     rows = [row for row in rows if row["ecg_id"] in texts and row["ecg_id"] not in silent]
-    print(f"{len(rows)} reports, and {len(silent)} that say nothing\n{'finding':36}{'true':>7}{'said':>7}{'both':>7}  precision  recall")
+    print(f"{len(rows)} reports, and {len(silent)} that say nothing")
+    print(f"{'finding':36}{'true':>7}{'said':>7}{'both':>7}  precision  recall")
     for name, (_, _, codes, scored) in rules().items():
         said = {r["ecg_id"] for r in rows if read_findings(texts[r["ecg_id"]]).get(name, ABSENT) != ABSENT}
         states = {row["ecg_id"]: state_by_codes(codes_of_row(row), codes) for row in rows}

@@ -11,10 +11,9 @@ from itertools import pairwise
 import torch
 
 from data_provider.manifests import item_paths
-from model.controls import patient_of
 from model.generation import Prompt, greedy, log_likelihoods, why_unshared
 from model.prompts import answer_text, ecg_first, prompt_ids, prompt_texts, shared_length
-from utils.scores import split_answer
+from utils.scores import patient_of, split_answer
 from utils.tools import UserError
 
 MAX_NEW_TOKENS = {"qa": 170, "report": 200}  # the published ones

@@ -13,11 +13,6 @@ CONTROLS = ("shuffled", "blank")
 PATIENT = re.compile(r"Patient ID: *([^;]+);")
 
 
-def patient_of(item):
-    """The patient of an item: from its field or its background; where neither tells, the record stands for one."""
-    return _patients_named(item)[0] or item_paths(item)[0]
-
-
 def patients_of_records(items):
     """Record path -> patient. Items about one record are asked first, those that compare two only for what is left."""
     patients = {}

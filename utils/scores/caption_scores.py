@@ -8,15 +8,17 @@ family and 0.41 in the second.
 """
 
 import contextlib
+import functools
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
-from collections import Counter
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from utils.tools import REPOSITORY, UserError
@@ -24,20 +26,36 @@ from utils.tools import REPOSITORY, UserError
 WORDNET = REPOSITORY / "corpora" / "wordnet.zip"
 BLEU_WEIGHTS = {"bleu1": (1,), "bleu2": (0.5, 0.5), "bleu3": (0.33, 0.33, 0.33), "bleu4": (0.25, 0.25, 0.25, 0.25)}
 ROUGES = ("rouge-1", "rouge-2", "rouge-l")
+FEW_PAIRS = 2000  # below this, starting processes costs more than it saves
 
 
 class JavaError(Exception):
     """Java is there but cannot do the work; the text is the reason written into the metrics."""
 
 
-def mean_over_pairs(score, predictions, references, description):
-    """Mean of ``score(prediction, reference) -> dict`` of numbers; equal pairs are scored once."""
-    pairs = Counter(zip(predictions, references, strict=True))
-    totals = {}
-    for (prediction, reference), times in tqdm(pairs.items(), desc=description, unit="pair", delay=2, leave=False):
-        for name, value in score(prediction, reference).items():
-            totals[name] = totals.get(name, 0.0) + times * value
-    return {name: total / len(predictions) for name, total in totals.items()}
+def scores_of_pairs(score, pairs, description):
+    """``score(prediction, reference) -> dict`` of numbers for each distinct pair, by all processor cores where the
+    pairs are many: pair -> dict."""
+    pairs = list(dict.fromkeys(pairs))
+    bar = {"desc": description, "unit": "pair", "delay": 2, "leave": False, "total": len(pairs)}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if len(pairs) < FEW_PAIRS or cores == 1:
+        return {pair: score(*pair) for pair in tqdm(pairs, **bar)}
+    with multiprocessing.get_context("spawn").Pool(min(cores, 16)) as pool:
+        scored = pool.imap(functools.partial(_score_pair, score), pairs, chunksize=200)
+        return dict(zip(pairs, tqdm(scored, **bar), strict=True))
+
+
+def _score_pair(score, pair):
+    return score(*pair)
+
+
+def mean_over_items(score, predictions, references, description):
+    """Mean of ``score(prediction, reference) -> dict`` of numbers over the items."""
+    pairs = list(zip(predictions, references, strict=True))
+    scored = scores_of_pairs(score, pairs, description)
+    names = scored[pairs[0]]
+    return {name: float(np.mean([scored[pair][name] for pair in pairs])) for name in names}
 
 
 def nltk_scores(predictions, references):
@@ -54,14 +72,31 @@ def nltk_scores(predictions, references):
         ``bleu1`` .. ``bleu4`` and ``meteor``, each 0 to 1.
     """
     _find_wordnet()
-    return mean_over_pairs(nltk_pair, predictions, references, "BLEU and METEOR (nltk)")
+    return mean_over_items(nltk_pair, predictions, references, "BLEU and METEOR (nltk)")
 
 
 def nltk_pair(prediction, reference):
     """nltk's scores of one pair, see `nltk_scores`."""
     from nltk.translate.meteor_score import meteor_score
 
-    return {**nltk_bleu(prediction, reference), "meteor": float(meteor_score([reference.split()], prediction.split()))}
+    stemmer, wordnet = _remembering_words()
+    texts = [reference.split()], prediction.split()
+    return {**nltk_bleu(prediction, reference), "meteor": float(meteor_score(*texts, stemmer=stemmer, wordnet=wordnet))}
+
+
+@functools.cache
+def _remembering_words():
+    """nltk's stemmer and WordNet, each word looked up once: reports repeat their words, and a look-up costs most."""
+    from nltk.corpus import wordnet
+    from nltk.stem.porter import PorterStemmer
+
+    _find_wordnet()
+
+    class Remembering:
+        stem = staticmethod(functools.lru_cache(2**16)(PorterStemmer().stem))
+        synsets = staticmethod(functools.lru_cache(2**16)(wordnet.synsets))
+
+    return Remembering, Remembering
 
 
 def nltk_bleu(prediction, reference):
@@ -85,7 +120,7 @@ def _find_wordnet():
 
 def rouge_scores(predictions, references):
     """Mean ROUGE-1, -2 and -L of the ``rouge`` package: ``{"rouge-1": {"p", "r", "f"}, ...}``, each 0 to 1."""
-    flat = mean_over_pairs(rouge_pair, predictions, references, "ROUGE")
+    flat = mean_over_items(rouge_pair, predictions, references, "ROUGE")
     return {name: {part: flat[f"{name} {part}"] for part in "prf"} for name in ROUGES}
 
 
@@ -106,6 +141,11 @@ def rouge_pair(prediction, reference):
 
 
 def coco_scores(sets):
+    """pycocoevalcap's scores of several sets of texts, see `coco_items`: name -> scores or ``{"skipped": reason}``."""
+    return {name: scores for name, (scores, _) in coco_items(sets).items()}
+
+
+def coco_items(sets):
     """pycocoevalcap's scores of several sets of texts at once, since starting Java costs more than the scoring.
 
     Parameters
@@ -116,31 +156,41 @@ def coco_scores(sets):
     Returns
     -------
     dict
-        Name -> ``bleu1`` .. ``bleu4``, ``meteor``, ``rouge_l`` (0 to 1) and ``cider`` (0 to 10), or
-        ``{"skipped": reason}`` where Java is missing or fails.
+        Name -> (scores, parts). Scores: ``bleu1`` .. ``bleu4``, ``meteor``, ``rouge_l`` (0 to 1) and ``cider`` (0 to
+        10), or ``{"skipped": reason}`` where Java is missing or fails. Parts: what each item adds to them, arrays of
+        N rows: ``bleu`` and ``meteor`` are counts that are summed before a score is made of them, `figures` does it.
     """
     try:
         tokens = ptb_words({text for pair in sets.values() for texts in pair for text in texts})
         tokenised = {name: tuple([tokens[text] for text in texts] for texts in pair) for name, pair in sets.items()}
         meteor = java_meteor(tokenised)
     except JavaError as error:
-        return {name: {"skipped": str(error)} for name in sets}
-    return {name: {**_coco_without_java(*tokenised[name]), "meteor": meteor[name]} for name in sets}
+        return {name: ({"skipped": str(error)}, {}) for name in sets}
+    found = {}
+    for name, (score, statistics) in meteor.items():
+        scores, parts = _coco_without_java(*tokenised[name])
+        found[name] = {**scores, "meteor": score}, {**parts, "meteor": statistics}
+    return found
 
 
 def _coco_without_java(predictions, references):
-    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.bleu.bleu_scorer import BleuScorer
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
     result = {number: [text] for number, text in enumerate(predictions)}
     truth = {number: [text] for number, text in enumerate(references)}
-    bleu = Bleu(4).compute_score(truth, result, verbose=0)[0]
+    scorer = BleuScorer(n=4)
+    for prediction, reference in zip(predictions, references, strict=True):
+        scorer += (prediction, [reference])
+    bleu = scorer.compute_score(option="closest", verbose=0)[0]
     scores = {f"bleu{n}": float(value) for n, value in enumerate(bleu, start=1)}
-    scores["rouge_l"] = float(Rouge().compute_score(truth, result)[0])
-    # Its document frequencies need at least one word in the references.
-    scores["cider"] = float(Cider().compute_score(truth, result)[0]) if any(references) else 0.0
-    return scores
+    rouge_l, rouge_items = Rouge().compute_score(truth, result)
+    # CIDEr's document frequencies need at least one word in the references; they stay those of all of them.
+    cider, cider_items = Cider().compute_score(truth, result) if any(references) else (0.0, np.zeros(len(references)))
+    counts = [[*part["correct"], *part["guess"], part["testlen"], part["reflen"][0]] for part in scorer.ctest]
+    parts = {"bleu": np.array(counts, float), "rouge_l": np.array(rouge_items), "cider": np.array(cider_items)}
+    return {**scores, "rouge_l": float(rouge_l), "cider": float(cider)}, parts
 
 
 def ptb_words(texts):
@@ -171,7 +221,8 @@ def ptb_words(texts):
 
 
 def java_meteor(sets, timeout=None):
-    """METEOR 1.5 (Denkowski and Lavie 2014) of each set of tokenised texts, by the jar that pycocoevalcap ships.
+    """METEOR 1.5 (Denkowski and Lavie 2014) of each set of tokenised texts, by the jar that pycocoevalcap ships: name
+    -> (score, counts [N, 23] that it is made of).
 
     One process for all sets: it reads a paraphrase table for seconds before its first answer. It answers every line
     with lines, so that neither side can wait for the other; should it stop answering, it is killed at the ``timeout``
@@ -227,7 +278,11 @@ def _meteor_of_set(process, predictions, references, known, description):
             prediction, reference = (text.replace("|||", " ") for text in pair)
             known[pair] = ask(f"SCORE ||| {reference} ||| {prediction}", 1)
         statistics.append(known[pair])
-    return float(ask(" ||| ".join(["EVAL", *statistics]), len(statistics) + 1))
+    score = float(ask(" ||| ".join(["EVAL", *statistics]), len(statistics) + 1))
+    counts = np.array([line.split() for line in statistics], float)
+    perfect = (counts[:, 20] == 1) & (counts[:, 0:2] == counts[:, 21:23]).all(1)
+    counts[perfect, 20] = 0  # as the jar does when it sums: a text that matches in one piece is not in pieces
+    return score, counts
 
 
 def _java():

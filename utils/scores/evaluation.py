@@ -5,22 +5,21 @@ in ``predictions_shuffled.jsonl`` and ``predictions_blank.jsonl`` beside the fil
 ``provenance.json``. No model, manifest or ECG is needed.
 """
 
-import json
 from pathlib import Path
 
-from utils.scores.caption_scores import coco_scores, nltk_scores, rouge_scores
-from utils.scores.floors import attach_floor
-from utils.tools import UserError, read_json, write_atomically
+import numpy as np
 
-__all__ = ["attach_floor", "exact_match", "score_file", "score_qa", "score_report", "split_answer"]
+from utils.scores.caption_scores import coco_items, nltk_pair, rouge_pair, scores_of_pairs
+from utils.scores.figures import LABELS, NLTK, ROUGE, attach_intervals, shares, text_figures
+from utils.scores.intervals import RESAMPLES, SEED, nested, patients
+from utils.scores.labels import label_counts, score_labels
+from utils.scores.likelihoods import score_likelihoods
+from utils.scores.predictions import control_path, read_predictions, split_answer
+from utils.tools import UserError, read_json
+
 CONTROLS = ("shuffled", "blank")
-TASKS = ("qa", "report")
 NO_FLOOR = {"skipped": "the predictions hold no floor"}
-
-
-def split_answer(text):
-    """A generated QA answer as its items: stripped, then split at "." (published way; nothing else is cleaned)."""
-    return text.strip().split(".")
+GROUPS = {"by_question_type": "question_type", "by_attribute_type": "attribute_type", "by_template": "template_id"}
 
 
 def is_exact(prediction, reference):
@@ -37,7 +36,7 @@ def _item_set(items):
 
 
 def exact_match(rows, field="prediction"):
-    """Share of exact answers, overall and by type.
+    """Share of exact answers, overall, by type and by template.
 
     Parameters
     ----------
@@ -47,56 +46,107 @@ def exact_match(rows, field="prediction"):
     Returns
     -------
     dict
-        ``overall``, ``by_question_type``, ``by_attribute_type``: shares from 0 to 1.
+        ``overall``, ``by_question_type``, ``by_attribute_type``, and where the rows name templates ``by_template``:
+        shares from 0 to 1.
     """
-
-    def share(chosen):
-        return sum(is_exact(row[field], row["reference"]) for row in chosen) / len(chosen)
-
-    def share_by(key):
-        groups = sorted({row[key] for row in rows})
-        return {group: share([row for row in rows if row[key] == group]) for group in groups}
-
-    return {
-        "overall": share(rows),
-        "by_question_type": share_by("question_type"),
-        "by_attribute_type": share_by("attribute_type"),
-    }
+    right = _right(rows, field)
+    paths = [path[1:] for path in _groups(rows)]
+    return nested(paths, [float(right[members].mean()) for members in _groups(rows).values()])
 
 
-def score_qa(rows, controls=None):
+def _right(rows, field="prediction"):
+    return np.array([is_exact(row[field], row["reference"]) for row in rows])
+
+
+def _groups(rows):
+    """Path of each share -> the items that it is about: bool array [N]."""
+    found = {("exact_match", "overall"): np.ones(len(rows), bool)}
+    for name, key in GROUPS.items():
+        if key == "template_id" and any(row.get(key) is None for row in rows):
+            continue
+        values = np.array([str(row[key]) for row in rows])
+        for value in sorted(set(values), key=lambda v: (len(v), v) if key == "template_id" else v):
+            found["exact_match", name, value] = values == value
+    return found
+
+
+def score_qa(rows, controls=None, resamples=RESAMPLES):
     """The metrics of QA predictions; ``controls``: name -> the rows of that control."""
+    of_patient, kind = patients(rows)
     metrics = {"count": len(rows), "exact_match": exact_match(rows)}
     metrics["floor"] = exact_match(rows, "floor") if "floor" in rows[0] else NO_FLOOR
     if controls:
         metrics["controls"] = {name: {"exact_match": exact_match(other)} for name, other in controls.items()}
+    right = {"predictions": _right(rows)} | ({"floor": _right(rows, "floor")} if "floor" in rows[0] else {})
+    right |= {name: _right(other) for name, other in (controls or {}).items()}
+    groups = _groups(rows)
+    counts = [len(set(of_patient[members])) for members in groups.values()]
+    systems = {name: shares(of_patient, groups, values) for name, values in right.items()}
+    places = {"predictions": metrics, "floor": {"exact_match": metrics["floor"]}, **metrics.get("controls", {})}
+    attach_intervals(metrics, places, list(groups), systems, counts, {"exact_match"}, resamples)
+    compared = [place for place, row in enumerate(rows) if row.get("log_likelihoods")]
+    if compared:
+        some = np.unique(of_patient[compared], return_inverse=True)[1]
+        metrics["likelihood"] = score_likelihoods([rows[i] for i in compared], some, right["predictions"][compared])
+    metrics["resampling"] = _resampling(kind, of_patient, resamples)
     return metrics
 
 
-def score_report(rows, controls=None):
+def _resampling(kind, of_patient, resamples):
+    return {"of": kind, "count": int(of_patient.max()) + 1, "resamples": resamples, "seed": SEED, "level": 0.95}
+
+
+def score_report(rows, controls=None, resamples=RESAMPLES):
     """The metrics of report predictions; ``controls``: name -> the rows of that control."""
+    of_patient, kind = patients(rows)
     texts = {"predictions": [row["prediction"] for row in rows]}
     if "floor" in rows[0]:
         texts["floor"] = [row["floor"] for row in rows]
     for name, other in (controls or {}).items():
         texts[name] = [row["prediction"] for row in other]
-    references = [row["reference"] for row in rows]
-    coco = coco_scores({name: (predictions, references) for name, predictions in texts.items()})
-    scores = {
-        name: {
-            "nltk": nltk_scores(predictions, references),
-            "rouge": rouge_scores(predictions, references),
-            "coco": coco[name],
-        }
-        for name, predictions in texts.items()
-    }
+    parts, scores = text_parts(rows, texts)
     metrics = {"count": len(rows), **scores["predictions"], "floor": scores.get("floor", NO_FLOOR)}
     if controls:
         metrics["controls"] = {name: scores[name] for name in controls}
+    systems = {name: text_figures(of_patient, part) for name, part in parts.items()}
+    paths = systems["predictions"][0]
+    counts = [int(of_patient.max()) + 1] * len(paths)
+    places = {**scores, "predictions": metrics}
+    attach_intervals(metrics, places, paths, {n: f for n, (_, f) in systems.items()}, counts, resamples=resamples)
+    metrics["resampling"] = _resampling(kind, of_patient, resamples)
     return metrics
 
 
-def score_file(path, task):
+def text_parts(rows, texts):
+    """What each item adds to each score, and the scores: two dicts by the names of ``texts`` (name -> predictions)."""
+    references = [row["reference"] for row in rows]
+    pairs = {name: list(zip(predictions, references, strict=True)) for name, predictions in texts.items()}
+    every = [pair for listed in pairs.values() for pair in listed]
+    nltk = scores_of_pairs(nltk_pair, every, "BLEU and METEOR (nltk)")
+    rouge = scores_of_pairs(rouge_pair, every, "ROUGE")
+    coco = coco_items({name: (predictions, references) for name, predictions in texts.items()})
+    truths = {"labels": references}
+    if all("scp_codes" in row for row in rows):
+        truths["labels_scp"] = [row["scp_codes"] for row in rows]
+    parts, scores = {}, {}
+    for name, listed in pairs.items():
+        part = {
+            "nltk": np.array([[nltk[pair][key] for key in NLTK] for pair in listed]),
+            "rouge": np.array([[rouge[pair][" ".join(key)] for key in ROUGE] for pair in listed]),
+            **coco[name][1],
+            **{key: label_counts(texts[name], truth) for key, truth in truths.items()},
+        }
+        scores[name] = {
+            "nltk": dict(zip(NLTK, part["nltk"].mean(0).tolist(), strict=True)),
+            "rouge": nested(ROUGE, part["rouge"].mean(0).tolist()),
+            "coco": coco[name][0],
+            **{key: score_labels(part[key]) for key in LABELS if key in part},
+        }
+        parts[name] = part
+    return parts, scores
+
+
+def score_file(path, task, rows=None):
     """The metrics of a predictions file and of what lies beside it, see the top of this file.
 
     Parameters
@@ -104,6 +154,8 @@ def score_file(path, task):
     path : path
         predictions.jsonl
     task : {"qa", "report"}
+    rows : list of dict, optional
+        The predictions, where they are read already.
 
     Returns
     -------
@@ -116,7 +168,7 @@ def score_file(path, task):
         A file is missing or malformed, or a control's rows are not those of the predictions.
     """
     path = Path(path)
-    rows = read_predictions(path, task)
+    rows = read_predictions(path, task) if rows is None else rows
     controls = {}
     for name in CONTROLS:
         beside = control_path(path, name)
@@ -129,96 +181,49 @@ def score_file(path, task):
     return metrics
 
 
-def control_path(path, name):
-    """Where the predictions of a control lie, beside those of the run."""
-    path = Path(path)
-    return path.with_name(f"{path.stem}_{name}{path.suffix}")
-
-
 def _check_same_items(rows, path, others, other_path):
     if [(row["index"], row["reference"]) for row in rows] != [(row["index"], row["reference"]) for row in others]:
         raise UserError(f"{other_path}: its items are not those of {path}; make both in one run, or remove it")
 
 
-def write_predictions(path, rows):
-    """Write prediction rows as JSON lines, atomically."""
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def read_predictions(path, task):
-    """Read and check predictions.jsonl; any fault is a `UserError` that names the file and the line."""
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text ({error})") from error
-    rows, seen = [], {}
-    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}: line {number} is not valid JSON ({error})") from error
-        fault = _fault_of_row(row, task)
-        if fault:
-            raise UserError(f"{path}: line {number}: {fault}")
-        first = seen.setdefault(row["index"], number)
-        if first != number:
-            raise UserError(f"{path}: line {number}: item {row['index']} stands in line {first} already")
-        if ("floor" in row) != ("floor" in (rows or [row])[0]):
-            raise UserError(f"{path}: line {number}: either every line has `floor` or none")
-        rows.append(row)
-    if not rows:
-        raise UserError(f"{path}: holds no predictions")
-    return rows
-
-
-def _fault_of_row(row, task):
-    """What is wrong with a row, or ""."""
-    if not isinstance(row, dict):
-        return "is not a JSON object"
-    for key in ("index", "prediction", "reference"):
-        if key not in row:
-            return f"has no `{key}`"
-    if type(row["index"]) is not int:
-        return "`index` is not a whole number"
-    for key in ("prediction", "reference", "floor"):
-        fault = _fault_of_text(row, key, task) if key in row else ""
-        if fault:
-            return fault
-    for key in ("question_type", "attribute_type") if task == "qa" else ():
-        if not isinstance(row.get(key), str):
-            return f"`{key}` is missing or not a text"
-    return ""
-
-
-def _fault_of_text(row, key, task):
-    value = row[key]
-    is_list = isinstance(value, list) and all(isinstance(item, str) for item in value)
-    if task == "qa" and not is_list:
-        hint = " (is it a report's? --task report)" if isinstance(value, str) else ""
-        return f"`{key}` is not a list of texts{hint}"
-    if task == "report" and not isinstance(value, str):
-        return f"`{key}` is not a text" + (" (is it an answer? --task qa)" if is_list else "")
-    return ""
-
-
 def summary(metrics):
-    """The main figures as lines of text: the score, its floor, its controls."""
+    """The main figures as lines of text: the score with its interval, its floor, its controls."""
 
     def figures(scores):
         if "skipped" in scores:
             return f"skipped: {scores['skipped']}"
         if "nltk" not in scores:
-            return f"exact match {100 * scores.get('exact_match', scores)['overall']:.1f} %"
-        coco = scores["coco"]
-        text = f"nltk BLEU-4 {scores['nltk']['bleu4']:.3f}, METEOR {scores['nltk']['meteor']:.3f}"
-        text += f"; ROUGE-L F {scores['rouge']['rouge-l']['f']:.3f}; "
+            shares_ = scores.get("exact_match", scores)
+            return f"exact match {100 * shares_['overall']:.1f} %{between(shares_, 'overall', 100)}"
+        nltk, rouge, coco = scores["nltk"], scores["rouge"], scores["coco"]
+        text = f"nltk BLEU-4 {nltk['bleu4']:.3f}{between(nltk, 'bleu4')}, "
+        text += f"METEOR {nltk['meteor']:.3f}{between(nltk, 'meteor')}; ROUGE-L F {rouge['rouge-l']['f']:.3f}; "
+        if scores.get("labels") and scores["labels"]["micro_f1"] is not None:
+            text += f"findings F1 {scores['labels']['micro_f1']:.3f}{between(scores['labels'], 'micro_f1')}; "
         if "skipped" in coco:
             return text + f"coco skipped: {coco['skipped']}"
         return text + f"coco BLEU-4 {coco['bleu4']:.3f}, METEOR {coco['meteor']:.3f}, CIDEr {coco['cider']:.3f}"
 
     named = {f"{metrics['count']} items": metrics, "constant answer": metrics["floor"], **metrics.get("controls", {})}
     return [f"{name}: {figures(scores)}" for name, scores in named.items()]
+
+
+def score_table(metrics):
+    """QA shares by type, attribute and template, a line each; nothing for reports, whose scores `summary` holds."""
+    lines, scores = [], metrics.get("exact_match", {})
+    for group in GROUPS:
+        if group in scores:
+            lines.append(group.replace("_", " "))
+            within = {"interval": scores["interval"][group]}
+            shares_ = scores[group].items()
+            lines += [f"  {key}: {100 * value:.1f} %{between(within, key, 100)}" for key, value in shares_]
+    return lines
+
+
+def between(scores, key, scale=1):
+    """ " [low, high]" of a score, or nothing where none is known."""
+    interval = scores.get("interval", {}).get(key)
+    if interval is None:
+        return ""
+    low, high = (f"{scale * value:.{1 if scale > 1 else 3}f}" for value in interval)
+    return f" [{low}, {high}]"

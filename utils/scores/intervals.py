@@ -47,7 +47,7 @@ def sums_by_patient(of_row, values):
     return sums.toarray() if sparse.issparse(sums) else sums
 
 
-def resample(count, systems, resamples=RESAMPLES, seed=SEED):
+def resample(count, systems, resamples=RESAMPLES, seed=SEED, width=0):
     """Figures of each system for every draw of patients.
 
     Parameters
@@ -56,6 +56,8 @@ def resample(count, systems, resamples=RESAMPLES, seed=SEED):
         Patients.
     systems : dict
         Name -> callable from weights [B, P] (how often each patient was drawn) to figures [B, K].
+    width : int
+        Numbers that such a callable holds a draw, where they are more than patients: bounds the memory.
 
     Returns
     -------
@@ -63,7 +65,7 @@ def resample(count, systems, resamples=RESAMPLES, seed=SEED):
         Name -> float array [resamples, K], NaN where a draw holds nothing to compute a figure of.
     """
     rng = np.random.default_rng(seed)
-    rows = max(1, BLOCK // count)
+    rows = max(1, BLOCK // max(count, width))
     drawn = {name: [] for name in systems}
     for start in range(0, resamples, rows):
         size = min(rows, resamples - start)

@@ -11,15 +11,9 @@ from tests.shared import SHARED, needs_shared
 from utils.evaluation import main
 from utils.scores import caption_scores
 from utils.scores.caption_scores import coco_scores, nltk_pair, nltk_scores, ptb_words, rouge_pair, rouge_scores
-from utils.scores.evaluation import (
-    control_path,
-    read_predictions,
-    score_file,
-    score_qa,
-    split_answer,
-    write_predictions,
-)
+from utils.scores.evaluation import score_file, score_qa
 from utils.scores.floors import attach_floor, qa_floor, report_floor
+from utils.scores.predictions import control_path, read_predictions, split_answer, write_predictions
 from utils.tools import REPOSITORY, UserError, write_json
 
 METRICS = SHARED / "reference" / "metrics"
@@ -140,6 +134,9 @@ def test_qa_shares_by_type():
         qa_row(3, ["no"], ["no"], "single-verify", "noise"),
     ]
     scores = score_qa(rows)
+    interval = scores["exact_match"].pop("interval")
+    assert set(interval) == set(scores["exact_match"]) and interval["overall"][0] < 0.5 < interval["overall"][1]
+    assert interval["by_question_type"]["single-query"] is None  # one item tells nothing of others
     assert scores["exact_match"] == {
         "overall": 0.5,
         "by_question_type": {"single-query": 0, "single-verify": pytest.approx(2 / 3)},
@@ -262,7 +259,7 @@ def test_the_command_recomputes_all_from_the_files(tmp_path):
     run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert "4 items: exact match 75.0 %" in run.stdout
     metrics = json.loads((tmp_path / "m.json").read_text())
-    assert list(metrics) == ["count", "exact_match", "floor", "controls", "provenance"]
+    assert list(metrics) == ["count", "exact_match", "floor", "controls", "paired", "resampling", "provenance"]
     assert metrics["exact_match"]["overall"] == 0.75 and metrics["floor"]["overall"] == 0
     assert metrics["controls"] == {"shuffled": {"exact_match": metrics["floor"]}}
     assert metrics["provenance"] == {"llm": "tiny"}
@@ -281,13 +278,16 @@ def test_report_metrics_have_the_layout_of_the_contract(monkeypatch, tmp_path):
     write_predictions(path, rows)
     write_predictions(control_path(path, "blank"), [{**row, "prediction": ""} for row in rows])
     family = {"bleu1": 0.5, "meteor": 0.5}
-    coco = "utils.scores.evaluation.coco_scores"  # Java starts slowly
-    monkeypatch.setattr(coco, lambda sets: dict.fromkeys(sets, family))
+    coco = "utils.scores.evaluation.coco_items"  # Java starts slowly
+    monkeypatch.setattr(coco, lambda sets: {name: (dict(family), {}) for name in sets})
     metrics = score_file(path, "report")
-    assert list(metrics) == ["count", "nltk", "rouge", "coco", "floor", "controls", "provenance"]
-    assert list(metrics["floor"]) == list(metrics["controls"]["blank"]) == ["nltk", "rouge", "coco"]
-    assert list(metrics["nltk"]) == ["bleu1", "bleu2", "bleu3", "bleu4", "meteor"]
-    assert set(metrics["rouge"]) == {"rouge-1", "rouge-2", "rouge-l"} and set(metrics["rouge"]["rouge-l"]) == set("prf")
+    names = ["count", "nltk", "rouge", "coco", "labels", "floor", "controls", "paired", "resampling", "provenance"]
+    assert list(metrics) == names
+    assert list(metrics["floor"]) == list(metrics["controls"]["blank"]) == ["nltk", "rouge", "coco", "labels"]
+    assert list(metrics["nltk"]) == ["bleu1", "bleu2", "bleu3", "bleu4", "meteor", "interval"]
+    assert set(metrics["rouge"]) == {"rouge-1", "rouge-2", "rouge-l", "interval"} and set(
+        metrics["rouge"]["rouge-l"]
+    ) == set("prf")
     assert metrics["controls"]["blank"]["nltk"]["bleu1"] == 0 < metrics["nltk"]["bleu1"]
 
 
