@@ -243,8 +243,10 @@ def generate(model, tokenizer, vocabulary, prompts, max_new_tokens):
 def prediction_row(exam, index, answer):
     """One line of predictions.jsonl; ``answer`` is what `answer_batches` gave for the item."""
     item = exam.items[index]
+    patient = patient_of(item)
+    patient = None if patient == item_paths(item)[0] else patient  # unknown: whoever resamples takes the record
     if exam.task == "report":
-        about = {"ecg_path": item["filepath"], "patient": patient_of(item)}
+        about = {"ecg_path": item["filepath"], "patient": patient}
         return {"index": index, "prediction": answer.strip(), "reference": item["report"], "text": answer} | about
     more, text = {}, answer
     if exam.candidates:
@@ -253,4 +255,4 @@ def prediction_row(exam, index, answer):
         more = {"candidates": candidates, "log_likelihoods": answer}
     row = {"index": index, "prediction": split_answer(text), "reference": item["answer"], "text": text}
     named = ("question", "question_type", "attribute_type", "template_id", "ecg_path")
-    return row | {name: item.get(name) for name in named} | {"patient": patient_of(item)} | more
+    return row | {name: item.get(name) for name in named} | {"patient": patient} | more

@@ -5,9 +5,11 @@ said by their owners: its own branch's, those of the branch that it goes on from
 those that each branch would have alone, so every branch is computed as if it were.
 """
 
+import inspect
 from dataclasses import dataclass
 
 import torch
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 NOBODY, EVERYBODY = -2, -1  # owners of keys that nobody sees (padding), and that every branch sees (the beginning)
 TOGETHER = 8  # branches of a row that are read at once: few, so that masks and padding stay small
@@ -20,6 +22,35 @@ class Prompt:
 
     beginning: list[int]
     rests: list[list[int]]
+
+
+class RoomyLayer(DynamicLayer):
+    """A layer's keys and values with room behind them, so that a token more doesn't copy all that stand before it."""
+
+    room = None
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        """Add keys and values [rows, heads, n, width]; returns all there are."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        before, new = self.get_seq_length(), key_states.shape[-2]
+        needed = before + new
+        if self.room is None or self.room[0].shape[-2] < needed:
+            self.room = []
+            for old, added in ((self.keys, key_states), (self.values, value_states)):
+                room = added.new_empty((*added.shape[:2], needed + needed // 4 + 8, added.shape[-1]))
+                if before:
+                    room[..., :before, :] = old
+                self.room.append(room)
+        for room, added in zip(self.room, (key_states, value_states), strict=True):
+            room[..., before:needed, :] = added
+        self.keys, self.values = (room[..., :needed, :] for room in self.room)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices):
+        """Keep these rows only."""
+        super().batch_select_indices(indices)
+        self.room = None
 
 
 @dataclass
@@ -47,10 +78,6 @@ def why_unshared(model, longest):
     longest : int
         Most tokens of a prompt with its answer; a sliding window that is at least as long forgets nothing.
     """
-    import inspect
-
-    from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
-
     missing = {"position_ids", "logits_to_keep", "past_key_values"} - set(inspect.signature(model.forward).parameters)
     if missing:
         return f"the LLM ({model.config.model_type}) takes no {' and no '.join(sorted(missing))}"
@@ -166,8 +193,6 @@ def _read_candidates(tree, portion, position, length, pad):
 
 def _read_prompts(model, prompts, pad):
     """Read beginnings, then rests. Returns (tree, branch [rows, branches], next position, logits behind each rest)."""
-    from transformers.cache_utils import DynamicCache
-
     device, rows = model.device, len(prompts)
     length = max(len(prompt.beginning) for prompt in prompts)
     branches = max(len(prompt.rests) for prompt in prompts)
@@ -185,7 +210,7 @@ def _read_prompts(model, prompts, pad):
             own[row, branch, size - len(rest) :] = branch
             position[row, branch] = len(prompt.beginning) + len(rest)
     positions = (position[:, :, None] - size + torch.arange(size)).clamp(min=0)
-    cache = DynamicCache()
+    cache = Cache(layer_class_to_replicate=RoomyLayer)
     model(input_ids=beginnings.to(device), past_key_values=cache, use_cache=True, logits_to_keep=1)
     tree = _Tree(model, cache, owner.to(device))
     logits = []

@@ -224,7 +224,9 @@ def test_the_likeliest_candidate_is_the_prediction(llm):
     assert set(found) == set(asked.items) and all(len(values) == 3 for values in found.values())
     row = prediction_row(asked, 0, [-3.0, -2.0, -1.0])
     assert row["prediction"] == ["left", "right"] and row["log_likelihoods"] == [-3.0, -2.0, -1.0]
-    assert row["candidates"] == [["yes"], ["no"], ["left", "right"]] and row["patient"] == "records/3"
+    assert row["candidates"] == [["yes"], ["no"], ["left", "right"]] and row["patient"] is None
+    asked.items[0]["background"] = "Patient Information: - Patient ID: 18; - Age: 58"
+    assert prediction_row(asked, 0, [-3.0, -2.0, -1.0])["patient"] == "18"
 
 
 def test_candidates_are_what_a_question_is_open_to():
