@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from ecg_tokenizer.quantizers import make_quantizer
-from utils.tools import UserError
 
 LEADS, SAMPLES = 12, 5000
 
@@ -39,19 +38,6 @@ class NetworkConfig:
     kernel: int = 9
     heads: int = 2
     amplitude: bool = False
-
-
-def check_codes_per_ecg(positions):
-    """A `UserError` where the last of so many codes would lie wholly behind the signal's end.
-
-    Patches have one length, the next whole number of samples: 2,000 of 3 samples are 1,000 samples too many.
-    """
-    patch = math.ceil(SAMPLES / positions)
-    if math.ceil(SAMPLES / patch) < positions:
-        raise UserError(
-            f"CODES_PER_ECG={positions}: patches of {patch} samples, so some codes would lie behind the signal's end; "
-            f"{math.ceil(SAMPLES / patch)} or {math.ceil(SAMPLES / (patch - 1))} fit"
-        )
 
 
 def build_network(config):

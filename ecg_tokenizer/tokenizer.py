@@ -79,8 +79,6 @@ def read_sources(settings):
 
 def check_network(settings):
     """A `UserError` where the settings ask for a network that cannot be."""
-    from ecg_tokenizer.network import check_codes_per_ecg
-
     n_codes = settings.residual_depth * math.prod(settings.levels)
     if settings.quantizer == "fsq" and n_codes > MOST_CODES:
         raise UserError(f"LEVELS={','.join(map(str, settings.levels))}: {n_codes} codes, {MOST_CODES} can be stored")
@@ -93,6 +91,20 @@ def check_network(settings):
                 text = ",".join(map(str, value)) if isinstance(value, tuple) else value
                 raise UserError(f"ARCHITECTURE=published has {name.upper()}={text}; ARCHITECTURE=default has others")
     check_codes_per_ecg(settings.codes_per_ecg)
+
+
+def check_codes_per_ecg(positions):
+    """A `UserError` where the last of so many codes would lie wholly behind the signal's end.
+
+    Patches have one length, the next whole number of samples: 2,000 of 3 samples are 1,000 samples too many.
+    """
+    samples = SignalPolicy().samples
+    patch = math.ceil(samples / positions)
+    if math.ceil(samples / patch) < positions:
+        raise UserError(
+            f"CODES_PER_ECG={positions}: patches of {patch} samples, so some codes would lie behind the signal's end; "
+            f"{math.ceil(samples / patch)} or {math.ceil(samples / (patch - 1))} fit"
+        )
 
 
 def run_plan(plan):

@@ -9,6 +9,7 @@ from utils.tools import REPOSITORY
 
 LAYERS = ("utils", "data_provider", "ecg_tokenizer", "model", "app", "run")
 ROOMS = ("data_provider.read", "data_provider.prepare", "data_provider.simulate")
+COMMANDS = ("data_provider.records",)  # it also tells what the ECG tokenizer loses of a file
 ROOMS += ("ecg_tokenizer.quality", "utils.scores")
 
 
@@ -39,6 +40,8 @@ def imports(tree, known):
 
 
 def layer(name):
+    if name in COMMANDS:
+        return LAYERS.index("run")
     top = name.split(".")[0]
     return LAYERS.index("run" if top.startswith("run_") else top)
 

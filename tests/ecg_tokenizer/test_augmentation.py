@@ -35,6 +35,15 @@ def test_each_change_alone_gives_standardised_ecgs_that_differ(name, x):
     assert ((seen - target).abs().max() > 0.01) == noisy, "only noise that no code can hold is not asked back"
 
 
+def test_begun_elsewhere_and_mixed_it_is_still_the_same_lead(x):
+    """The largest correlation over all delays is that of nearly the same lead; another draw is another ECG."""
+    torch.manual_seed(1)
+    first, second = augment(x, NEVER)[0], augment(x, NEVER)[0]
+    spectra = torch.fft.rfft(x), torch.fft.rfft(first)
+    best = torch.fft.irfft(spectra[0].conj() * spectra[1]).amax(-1) / 5000
+    assert (best > 0.8).all() and (best < 0.9999).all() and not torch.equal(first, second)
+
+
 def test_what_is_not_asked_back_lies_above_the_ecg(x):
     torch.manual_seed(2)
     seen, target = augment(x, dataclasses.replace(NEVER, hum=1.0, muscle=1.0))

@@ -66,11 +66,11 @@ def test_codes_are_computed_in_float32_proper_whatever_is_switched_on(monkeypatc
     encode, decode = tokenizer.network.encode, tokenizer.network.decode
 
     def flags():
-        return conv.fp32_precision, matmul.fp32_precision, torch.get_float32_matmul_precision()
+        return conv.fp32_precision, matmul.fp32_precision
 
     def watched(inner):
         def watch(x):
-            seen.append((conv.fp32_precision, matmul.fp32_precision, torch.backends.cudnn.allow_tf32))
+            seen.append((conv.fp32_precision, matmul.fp32_precision))
             assert not torch.is_autocast_enabled("cpu")
             if len(seen) > 2:
                 raise RuntimeError("inside")
@@ -81,8 +81,7 @@ def test_codes_are_computed_in_float32_proper_whatever_is_switched_on(monkeypatc
     monkeypatch.setattr(tokenizer.network, "encode", watched(encode))
     monkeypatch.setattr(tokenizer.network, "decode", watched(decode))
     default = flags()
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-    torch.set_float32_matmul_precision("medium")
+    conv.fp32_precision = matmul.fp32_precision = "tf32"
     try:
         before = flags()
         with torch.autocast("cpu"):
@@ -92,9 +91,8 @@ def test_codes_are_computed_in_float32_proper_whatever_is_switched_on(monkeypatc
             tokenizer.encode_standardised(torch.zeros(1, 12, 5000))
         assert flags() == before, "restored, also after a fault"
     finally:
-        torch.set_float32_matmul_precision(default[2])
-        conv.fp32_precision, matmul.fp32_precision = default[:2]
-    assert seen == [("ieee", "ieee", False)] * 3
+        conv.fp32_precision, matmul.fp32_precision = default
+    assert seen == [("ieee", "ieee")] * 3
 
 
 def test_a_batch_and_one_ecg():

@@ -2,7 +2,8 @@
 
 import pytest
 
-from model.controls import other_patients_ecg, patient_of, patients_of_records
+from model.controls import other_patients_ecg, patients_of_records
+from utils.scores import patient_of
 from utils.tools import UserError
 
 
