@@ -78,7 +78,7 @@ def main():
     parser.add_argument("settings", nargs="*", help="[ENV FILE] [KEY=VALUE ...], as for eval.sh")
     parser.add_argument("--ecgs", type=int, default=0, help="only the first so many ECGs")
     parser.add_argument("--questions", type=int, default=0, help="so many questions an ECG; 0 is its own")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
 
     from data_provider.manifests import read_manifest, record_paths
     from ecg_tokenizer.codec import EcgTokenizer

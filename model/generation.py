@@ -210,7 +210,8 @@ def _read_prompts(model, prompts, pad):
             own[row, branch, size - len(rest) :] = branch
             position[row, branch] = len(prompt.beginning) + len(rest)
     positions = (position[:, :, None] - size + torch.arange(size)).clamp(min=0)
-    cache = Cache(layer_class_to_replicate=RoomyLayer)
+    # Measured: room makes a CPU faster (10 to 17 %), an H100 slower (question first: 9.9 s in place of 4.6 s).
+    cache = Cache(layer_class_to_replicate=RoomyLayer if device.type == "cpu" else DynamicLayer)
     model(input_ids=beginnings.to(device), past_key_values=cache, use_cache=True, logits_to_keep=1)
     tree = _Tree(model, cache, owner.to(device))
     logits = []
