@@ -202,17 +202,20 @@ def write_exam_page(plan, predictions, metrics):
     """Write report.html beside metrics.json, its ECGs read from the records themselves."""
     import tempfile
 
-    from data_provider.read import fit_signal, read_record
+    from data_provider.read import RecordError, fit_signal, read_record
     from utils.plots import plot_ecg
     from utils.scores import read_predictions, write_page
 
     settings, policy = plan.settings, signal_policy(plan.settings)
 
     def picture(path):
+        try:
+            signal = fit_signal(read_record(Path(settings.root_path_ecg) / path, policy.lead_order), policy)
+        except RecordError as error:  # its codes were stored when it was there
+            return str(error)
         with tempfile.TemporaryDirectory() as folder:
             png = Path(folder) / "ecg.png"
-            record = read_record(Path(settings.root_path_ecg) / path, policy.lead_order)
-            plot_ecg(png, fit_signal(record, policy), policy.sample_rate)
+            plot_ecg(png, signal, policy.sample_rate)
             return png.read_bytes()
 
     title = f"Exam: {settings.tasktype}, {settings.dataset}"

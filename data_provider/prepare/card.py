@@ -5,31 +5,14 @@ import itertools
 import os
 import time
 from collections import Counter
-from pathlib import Path
 
 from data_provider.manifests import item_paths, write_manifest
+from data_provider.prepare.croissant import croissant
 from data_provider.prepare.inventory import SPLITS
 from data_provider.prepare.leaks import check_no_leaks
 from utils.tools import UserError, sha256_bytes, sha256_file, write_json
 
 FORMAT = 1
-CROISSANT_CONTEXT = {  # as the specification prescribes it, as far as these files use it
-    "@language": "en",
-    "@vocab": "https://schema.org/",
-    "sc": "https://schema.org/",
-    "cr": "http://mlcommons.org/croissant/",
-    "conformsTo": "dct:conformsTo",
-    "dct": "http://purl.org/dc/terms/",
-    "data": {"@id": "cr:data", "@type": "@json"},
-    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileObject": "cr:fileObject",
-    "jsonPath": "cr:jsonPath",
-    "recordSet": "cr:recordSet",
-    "sha256": "cr:sha256",
-    "source": "cr:source",
-}
 
 
 def write_data_set(out, name, reports, questions, card, patients, duplicates):
@@ -111,63 +94,6 @@ def records_digest(manifests):
         (path, split) for manifest in manifests for split in SPLITS for i in manifest[split] for path in item_paths(i)
     }
     return sha256_bytes("".join(f"{path}\t{split}\n" for path, split in sorted(pairs)).encode())
-
-
-def croissant(card, folder):
-    """The manifests of a folder in the Croissant 1.0 vocabulary (Akhtar et al. 2024), for tools that find data sets.
-
-    Parameters
-    ----------
-    card : dict
-    folder : str
-        Which folder's files, as they stand in the card.
-    """
-    of_reports = folder.startswith("report/")
-    fields = ("filepath", "report", "background") if of_reports else ("question", "question_type", "attribute_type")
-    files = {
-        Path(name).stem: (Path(name).name, file) for name, file in card["files"].items() if name.startswith(folder)
-    }
-    distribution = [
-        {
-            "@type": "cr:FileObject",
-            "@id": name,
-            "name": name,
-            "contentUrl": name,
-            "encodingFormat": "application/json",
-            "sha256": file["sha256"],
-        }
-        for name, file in files.values()
-    ]
-    record_sets = [
-        {
-            "@type": "cr:RecordSet",
-            "@id": stem,
-            "name": stem,
-            "field": [
-                {
-                    "@type": "cr:Field",
-                    "@id": f"{stem}/{field}",
-                    "name": field,
-                    "dataType": "sc:Text",
-                    "source": {"fileObject": {"@id": name}, "extract": {"jsonPath": f"$[*].{field}"}},
-                }
-                for field in fields
-            ],
-        }
-        for stem, (name, file) in files.items()
-        if file["items"]
-    ]
-    kind = "reports" if of_reports else "questions and answers"
-    return {
-        "@context": CROISSANT_CONTEXT,
-        "@type": "sc:Dataset",
-        "name": f"{card['name']}-{folder.split('/')[0]}",
-        "description": f"ECG {kind} on {card['name']}; record -> split: SHA-256 {card['records_sha256']}",
-        "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "version": f"{card['format']}.0.0",
-        "distribution": distribution,
-        "recordSet": record_sets,
-    }
 
 
 def by_type(items):

@@ -41,7 +41,7 @@ def test_begun_elsewhere_and_mixed_it_is_still_the_same_lead(x):
     first, second = augment(x, NEVER)[0], augment(x, NEVER)[0]
     spectra = torch.fft.rfft(x), torch.fft.rfft(first)
     best = torch.fft.irfft(spectra[0].conj() * spectra[1]).amax(-1) / 5000
-    assert (best > 0.8).all() and (best < 0.9999).all() and not torch.equal(first, second)
+    assert (best > 0.8).all() and (best < 0.99999).all() and not torch.equal(first, second)
 
 
 def test_what_is_not_asked_back_lies_above_the_ecg(x):

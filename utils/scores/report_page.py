@@ -42,7 +42,7 @@ def write_page(path, rows, metrics, picture=None, title="Exam"):
     metrics : dict
         As in metrics.json: every figure shown is one of it.
     picture : callable, optional
-        Record path -> PNG bytes of its ECG on paper, or None where it can't be drawn.
+        Record path -> PNG bytes of its ECG on paper, or a text that says why it can't be drawn.
     title : str
     """
     from jinja2 import Environment, FileSystemLoader
@@ -164,12 +164,13 @@ def _item(row, is_qa, picture, drawings):
     paths = paths if isinstance(paths, list) else [paths]
     for path in paths if picture else ():
         if path not in drawings:
-            png = picture(path)
-            drawings[path] = base64.b64encode(png).decode() if png else None
+            drawn = picture(path)
+            is_text = isinstance(drawn, str)
+            drawings[path] = {"fault": drawn} if is_text else {"png": base64.b64encode(drawn).decode()}
     shown = {
         "index": row["index"],
         "paths": paths,
-        "ecgs": [(path, drawings[path]) for path in paths if drawings.get(path)],
+        "ecgs": [(path, drawings[path]) for path in paths if path in drawings],
         "question": row.get("question"),
         "answers": [("answer", row["prediction"]), ("reference", row["reference"])],
         "right": is_exact(row["prediction"], row["reference"]) if is_qa else None,
