@@ -34,6 +34,7 @@ def generate_all(answer_model, items, ecg_of, task, batch_size, max_new_tokens, 
     import torch.distributed as dist
     from tqdm import tqdm
 
+    from model.architecture import most_positions
     from model.heartllm import generate
     from model.prompts import prompt_ids
 
@@ -42,7 +43,7 @@ def generate_all(answer_model, items, ecg_of, task, batch_size, max_new_tokens, 
         index: prompt_ids(tokenizer, vocabulary, answer_model.prompts, item, task, list(map(ecg_of, item_paths(item))))
         for index, item in items.items()
     }
-    needed, most = max(map(len, ids.values())) + max_new_tokens, model.config.max_position_embeddings
+    needed, most = max(map(len, ids.values())) + max_new_tokens, most_positions(model)
     if needed > most:
         raise UserError(f"an item takes {needed} tokens with its answer, the LLM reads {most} at most")
     by_length = sorted(ids, key=lambda index: len(ids[index]))
