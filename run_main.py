@@ -5,7 +5,7 @@ python run_main.py pretrain|finetune [--plan] [ENV FILE] [KEY=VALUE ...]     (th
 ``--plan`` checks settings and inputs, and prints how many processes to start, or ``finished``.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -85,7 +85,7 @@ def model_to_train(plan, ecg_tokenizer, alphabets, dtype):
 
     settings = plan.settings
     if plan.stage == "finetune" and settings.pretrain_path:
-        options = {"dtype": dtype, "dropout": settings.lora_dropout, "text_rows": False}
+        options = {"dtype": dtype, "dropout": settings.lora_dropout, "text_rows": False, "to_train": True}
         return load_model(settings.pretrain_path, plan.llm_path, **alphabets, **options)
     lora = {"rank": settings.lora_r, "alpha": settings.lora_alpha, "dropout": settings.lora_dropout}
     features = code_features(ecg_tokenizer) if settings.code_rows == "codec" else None
@@ -102,20 +102,31 @@ def make_examples(plan, store, vocabulary, text_tokenizer):
     return StageThree(store, vocabulary, text_tokenizer, plan.inputs["prompts"], settings.tasktype)
 
 
-def check_length(data, items, model, llm_path):
-    """A `UserError` where an item is longer than what the LLM reads."""
+def fit_to_llm(data, items, model, plan):
+    """The examples laid out as the LLM computes them exactly; a `UserError` where it can't."""
+    from model.architecture import exact_layouts, most_positions
+    from model.heartllm import loss_sum
     from model.training_data import longest_example
 
-    longest, most = longest_example(data, items), model.config.max_position_embeddings
+    longest, most = longest_example(data, items), most_positions(model)
     if longest > most:
-        raise UserError(f"an item takes {longest} tokens, the LLM {llm_path} reads {most} at most")
+        raise UserError(f"an item takes {longest} tokens, the LLM {plan.llm_path} reads {most} at most")
+    exact, kind = exact_layouts(model, loss_sum, data.vocabulary, longest), model.config.model_type
+    if plan.settings.share_ecg and plan.stage == "finetune" and "shared" not in exact:
+        raise UserError(
+            f"SHARE_ECG=true: this LLM ({kind}) computes questions that share an ECG otherwise than "
+            "single ones; SHARE_ECG=false"
+        )
+    if "packed" not in exact:
+        print_rank0(f"one sequence a row: this LLM ({kind}) computes several in a row otherwise than single ones")
+    return replace(data, packed="packed" in exact)
 
 
 def main_process(plan):
     """Train: this is what each process of a run does."""
     from ecg_tokenizer.codec import EcgTokenizer
     from model.checkpoints import save_checkpoint
-    from model.heartllm import trainable_parameters
+    from model.heartllm import lora_text, trainable_parameters
     from model.training import ProcessContext, TrainingOptions, train
     from model.training_data import pretraining_paths, share_ecgs
     from utils.tools import seed_everything
@@ -142,8 +153,8 @@ def main_process(plan):
     data = make_examples(plan, store, vocabulary, text_tokenizer)
     if stage == "finetune" and settings.share_ecg:
         items = {split: share_ecgs(of_split) for split, of_split in items.items()}
-    check_length(data, items["train"], model, plan.llm_path)
-    print_rank0("{:,} of {:,} parameters train".format(*trainable_parameters(model)), flush=True)
+    data = fit_to_llm(data, items["train"], model.to(device), plan)
+    print_rank0("{:,} of {:,} parameters train".format(*trainable_parameters(model)) + lora_text(model), flush=True)
     card = {
         "stage": stage,
         "llm": settings.llm,

@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 
 from data_provider.manifests import item_paths
+from model.architecture import most_positions
 from model.generation import Prompt, greedy, log_likelihoods, why_unshared
 from model.prompts import answer_text, ecg_first, prompt_ids, prompt_texts, shared_length
 from utils.scores import patient_of, split_answer
@@ -78,7 +79,7 @@ def plan_exam(answer_model, exam, ecg_length):
     """
     lengths = {index: sum(prompt_lengths(answer_model, exam, index, ecg_length)) for index in exam.items}
     longest = max(lengths.values()) + exam.max_new_tokens
-    most = answer_model.model.config.get_text_config().max_position_embeddings
+    most = most_positions(answer_model.model)
     if longest > most:
         raise UserError(f"an item takes {longest} tokens with its answer, the LLM reads {most} at most")
     reason = why_unshared(answer_model.model, longest)

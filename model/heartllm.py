@@ -1,12 +1,13 @@
-"""The LLM that reads ECGs: a causal LM with rows for the ECG's tokens, LoRA on its projections, norms that train."""
+"""The LLM that reads ECGs: a causal LM with rows for the ECG's tokens, LoRA on its linear layers, norms that train."""
+
+import inspect
 
 import torch
 
+from model.architecture import attention_mask, lora_coverage, lora_targets, norm_names, text_tower
 from model.code_rows import new_rows
 from model.vocabulary import START, add_ecg_tokens
 from utils.tools import UserError
-
-LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def load_llm(path, n_codes, dtype=torch.float32, seed=0, n_scales=0, code_features=None):
@@ -18,21 +19,31 @@ def load_llm(path, n_codes, dtype=torch.float32, seed=0, n_scales=0, code_featur
     -------
     model, tokenizer, vocabulary : transformers model, transformers tokenizer, `EcgVocabulary`
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer, GenerationConfig
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True, use_safetensors=True)
+        model = _causal_lm(path, dtype)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"{path}: not a causal LM that transformers can load ({str(error).splitlines()[0]})") from error
     grown = START in tokenizer.get_vocab()  # a model that a run here saved whole
     vocabulary = add_ecg_tokens(tokenizer, n_codes, n_scales)
     if not grown:
         _grow_rows(model, vocabulary, seed, code_features)
-    # None of the LLM's own decoding hints (sampling, temperature, ...): `generate` states the decoding whole.
-    model.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None)
-    model.generation_config.pad_token_id = vocabulary.pad
+    # None of the LLM's own decoding hints (sampling, a penalty for repetition, ...): greedy is greedy.
+    model.generation_config = GenerationConfig(
+        do_sample=False, bos_token_id=tokenizer.bos_token_id, eos_token_id=vocabulary.eos, pad_token_id=vocabulary.pad
+    )
     return model, tokenizer, vocabulary
+
+
+def _causal_lm(path, dtype):
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    known = type(config) in AutoModelForCausalLM._model_mapping
+    auto = AutoModelForCausalLM if known else AutoModelForImageTextToText
+    return text_tower(auto.from_pretrained(path, dtype=dtype, local_files_only=True, use_safetensors=True))
 
 
 def _grow_rows(model, vocabulary, seed, code_features):
@@ -42,42 +53,59 @@ def _grow_rows(model, vocabulary, seed, code_features):
     if grown != rows:
         model.resize_token_embeddings(grown, mean_resizing=False)
     generator = torch.Generator().manual_seed(seed)
-    weights = {id(m.weight): m.weight for m in (model.get_input_embeddings(), model.get_output_embeddings())}
+    output = model.get_output_embeddings()
+    weights = {id(m.weight): m.weight for m in (model.get_input_embeddings(), output)}
     with torch.no_grad():
+        if getattr(output, "bias", None) is not None:
+            output.bias[text_size : last + 1] = output.bias[:text_size].float().mean()
         for weight in weights.values():
             rows = new_rows(weight[:text_size].float(), vocabulary, code_features, generator)
             weight[text_size : last + 1] = rows.to(weight.dtype)
 
 
 def add_adapter(model, vocabulary, rank, alpha, dropout):
-    """Wrap the LLM for PEFT: LoRA on the seven projections; norms and the new tokens' rows train whole.
+    """Wrap the LLM for PEFT: LoRA on all linear layers of it; norms and the new tokens' rows train whole.
 
     Everything else is frozen. Rows of an output layer that isn't tied to the embedding train too.
     """
     from peft import LoraConfig, get_peft_model
 
-    names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
-    targets = [name for name in LORA_TARGETS if name in names]
-    if not targets:
-        raise UserError(f"the LLM ({model.config.model_type}) has none of the projections {', '.join(LORA_TARGETS)}")
     rows = {_last_name(model, model.get_input_embeddings()): vocabulary.new_ids}
-    if not model.config.tie_word_embeddings:
+    if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
         rows[_last_name(model, model.get_output_embeddings())] = vocabulary.new_ids
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules=targets,
-        modules_to_save=norm_names(model),
+        target_modules=lora_targets(model),
+        modules_to_save=norm_names(model) or None,
         trainable_token_indices=rows,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    return keep_output_bias(get_peft_model(model, config))
 
 
-def norm_names(model):
-    """Last names of the LLM's normalisation modules (input_layernorm, ..., norm)."""
-    return sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if type(m).__name__.endswith("Norm")})
+def lora_text(model):
+    """Which linear layers have LoRA and which matrices stay frozen, for a line of output; "" without LoRA."""
+    if not hasattr(model, "peft_config"):
+        return ""
+    layers, frozen = lora_coverage(model)
+    text = f"; LoRA (rank {model.peft_config['default'].r}) on {', '.join(layers)}"
+    return text + (f"; frozen: {', '.join(frozen)}" if frozen else "")
+
+
+def keep_output_bias(model):
+    """Give an output layer whose rows train its bias back, which PEFT's layer for them leaves out; in place."""
+    from peft.tuners.trainable_tokens import TrainableTokensLayer
+
+    def add_bias(layer, inputs, output):
+        left_out = not (layer.merged or layer.disable_adapters)
+        return output + layer.base_layer.bias if left_out else output
+
+    for module in model.modules():
+        if isinstance(module, TrainableTokensLayer) and getattr(module.base_layer, "bias", None) is not None:
+            module.register_forward_hook(add_bias)
+    return model
 
 
 def _last_name(model, module):
@@ -96,21 +124,25 @@ def loss_sum(model, batch):
     """
     targets = batch["labels"][:, 1:]
     kept = torch.nonzero((targets != -100).any(0)).squeeze(1)
-    mask = None
-    if "allowed" in batch:  # as what is added to the attention's logits, which every implementation takes
-        dtype = next(model.parameters()).dtype
-        mask = torch.zeros_like(batch["allowed"], dtype=dtype).masked_fill_(~batch["allowed"], torch.finfo(dtype).min)
-    output = model(
-        input_ids=batch["input_ids"],
-        position_ids=batch["position_ids"],
-        attention_mask=mask,
-        logits_to_keep=kept,
-        use_cache=False,
-    )
-    logits = output.logits.float()
+    llm, more = _bare(model), {}
+    if "position_ids" in batch:
+        more["position_ids"] = batch["position_ids"]
+    if "allowed" in batch:
+        more["attention_mask"] = attention_mask(llm.config, batch, next(llm.parameters()).dtype)
+    if "logits_to_keep" in inspect.signature(llm.forward).parameters:
+        logits = model(input_ids=batch["input_ids"], logits_to_keep=kept, use_cache=False, **more).logits
+    else:
+        logits = model(input_ids=batch["input_ids"], use_cache=False, **more).logits[:, kept]
+    logits = logits.float()
     return torch.nn.functional.cross_entropy(
         logits.reshape(-1, logits.shape[-1]), targets[:, kept].reshape(-1), ignore_index=-100, reduction="sum"
     )
+
+
+def _bare(model):
+    """The LLM inside an engine, inside an adapter."""
+    model = getattr(model, "module", model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def trainable_parameters(model):

@@ -72,15 +72,23 @@ def pack(lengths, row_length):
     return rows
 
 
-def collate(examples, pad):
+def collate(examples, pad, packed=True):
     """A batch of `Example`s as tensors, in rows as long as the longest sequence.
+
+    Parameters
+    ----------
+    packed : bool
+        Where False, each example has a row of its own, padded on the right: attention backwards never sees padding
+        there, so any causal LM computes it exactly, whatever it makes of positions (`model.architecture`).
 
     Returns
     -------
     dict of tensors
         ``input_ids``, ``position_ids``, ``labels`` : int64 [rows, length]; with shared beginnings also ``allowed`` :
-        bool [rows, 1, length, length], which token may attend to which.
+        bool [rows, 1, length, length], which token may attend to which. Not packed: no ``position_ids``.
     """
+    if not packed:
+        return _rows(examples, pad)
     sequences = _join_shared(examples)
     lengths = [len(sequence.input_ids) for sequence in sequences]
     row_length = max(lengths)
@@ -103,6 +111,13 @@ def collate(examples, pad):
     if branches.any():
         batch["allowed"] = _allowed(branches, owners)
     return batch
+
+
+def _rows(examples, pad):
+    length = max(len(example.input_ids) for example in examples)
+    ids = [example.input_ids + [pad] * (length - len(example.input_ids)) for example in examples]
+    labels = [example.labels + [-100] * (length - len(example.labels)) for example in examples]
+    return {"input_ids": torch.tensor(ids), "labels": torch.tensor(labels)}
 
 
 def _allowed(branches, owners):

@@ -119,8 +119,9 @@ def train(stage, options, data, items, model, process, save_adapter):
         if progress.step % options.eval_steps == 0 or ends:
             _validate(engine, stage, data, items["valid"], options, process, progress, epoch, log, bar)
         if progress.step % steps_per_epoch == 0 or ends:
+            masters = float32_masters(engine)
             if first:
-                save_adapter(adapter_folder(process.folder, epoch))
+                save_adapter(adapter_folder(process.folder, epoch), masters=masters)
             dist.barrier()
         if progress.step % options.save_steps == 0 or ends or stop:
             save_state(engine, process.folder, progress.saved, process.rank)
@@ -165,9 +166,31 @@ def deepspeed_engine(model, options, process):
     config["train_micro_batch_size_per_gpu"] = options.batch_size
     config["gradient_accumulation_steps"] = options.accumulation
     config["bf16"] = {"enabled": process.dtype == torch.bfloat16}
+    exact = [parameter.detach().clone() for parameter in trained] if process.dtype == torch.bfloat16 else []
     engine, _, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
+    for parameter, value in zip(trained, exact, strict=False):  # its masters are roundings of what was trained so far
+        deepspeed.utils.safe_set_full_fp32_param(parameter, value.to(parameter.device))
     engine.train()
     return engine
+
+
+def float32_masters(engine):
+    """Name -> float32 tensor on the CPU of what trains, where the engine's own parameters are bf16 roundings of it.
+
+    All processes must call it, since each holds a part; empty in float32, and on all processes but the first.
+    """
+    if not engine.bfloat16_enabled():
+        return {}
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    known, masters = {}, {}
+    for name, parameter in engine.module.named_parameters(remove_duplicate=False):
+        if parameter.requires_grad:
+            if id(parameter) not in known:
+                master = safe_get_full_fp32_param(parameter)
+                known[id(parameter)] = master.cpu() if engine.global_rank == 0 else None
+            masters[name] = known[id(parameter)]
+    return masters if engine.global_rank == 0 else {}
 
 
 def _train_step(engine, data, items, chosen, epoch, rate, options, process, progress):

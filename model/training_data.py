@@ -16,6 +16,7 @@ class StageTwo:
     store: object
     vocabulary: object
     objective: str
+    packed: bool = True
 
     def examples(self, path, rng):
         make = forecast_examples if self.objective == "forecast" else causal_examples
@@ -31,6 +32,7 @@ class StageThree:
     tokenizer: object
     prompts: dict
     task: str
+    packed: bool = True
 
     def examples(self, item, rng):
         prompt_parts = (self.tokenizer, self.vocabulary, self.prompts)
@@ -82,7 +84,7 @@ def step_batches(stage, items, chosen, rank, world, batch_size, seed, epoch, acc
         else:
             first = stage.examples(items[int(chosen[0])], item_rng(seed, epoch, 0))[:1]
             examples = [Example(e.input_ids, [-100] * len(e.labels)) for e in first]
-        batches.append(collate(examples, stage.vocabulary.pad))
+        batches.append(collate(examples, stage.vocabulary.pad, stage.packed))
     return batches
 
 
