@@ -229,8 +229,8 @@ Each architecture as a tiny random LLM of the pinned transformers: it trains a s
 adapter comes back. `python -m tests.model.test_architectures` prints this page.
 "Exact": the losses are those of separate sequences to 1e-4 nats a token. The same is tried on your LLM at the start of
 every run; one that computes several sequences in a row otherwise gets one sequence a row, and `SHARE_ECG=true` is
-refused where sharing is not exact. LoRA takes every linear layer but the output layer; the run's first lines say what is left
-frozen. Of a model with several modalities (Gemma 3) the text model is taken.
+refused where sharing is not exact. LoRA takes every linear layer but the output layer; the run says at its start what
+is left frozen. Of a model with several modalities (Gemma 3) the text model is taken.
 
 | architecture (`model_type`) | several sequences a row | `SHARE_ECG` | LoRA on | matrices left frozen |
 |---|---|---|---|---|"""
