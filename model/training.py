@@ -101,13 +101,14 @@ def train(stage, options, data, items, model, process, save_adapter):
     log = RunLog(process.folder, stage, resume_step=progress.step if resumed else None) if first else None
     bar = tqdm(total=last_step, initial=progress.step, desc=stage, unit="step", disable=not first)
     begun, steps, steps_of = time.monotonic() - progress.seconds, None, None
+    ended_before = progress.step >= last_step
     while progress.step < last_step:
         epoch, number = divmod(progress.step, steps_per_epoch)
         if steps_of != epoch:
             steps, steps_of = epoch_steps(len(items["train"]), items_per_step, options.seed, epoch), epoch
         rate = learning_rate(progress.step, last_step, options)
-        how = epoch, rate, options, process, progress
-        loss, tokens, stop = _train_step(engine, data, items["train"], steps[number], *how)
+        context = epoch, rate, options, process, progress
+        loss, tokens, stop = _train_step(engine, data, items["train"], steps[number], *context)
         speed = tokens / (time.monotonic() - begun - progress.seconds)
         progress.seconds = time.monotonic() - begun
         bar.update()
@@ -130,8 +131,10 @@ def train(stage, options, data, items, model, process, save_adapter):
             raise Stopped(stop, SAVED_TEXT.format(progress.step) if first else "")
     bar.close()
     adapter = adapter_folder(process.folder, (last_step - 1) // steps_per_epoch)
-    if first and not (adapter / CARD).is_file():  # the save that it went on from was of this step already
-        save_adapter(adapter)
+    if ended_before:  # gone on from a save of the last step, behind which what the stage leaves may be missing
+        masters = float32_masters(engine)
+        if first and not (adapter / CARD).is_file():
+            save_adapter(adapter, masters=masters)
     if first:
         summary = {"steps": progress.step, "seconds": round(progress.seconds, 1)}
         finish_run(process.folder, process.identity.fingerprint, **summary)

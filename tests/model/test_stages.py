@@ -157,7 +157,7 @@ def test_reports_are_trained_and_scored(world, pretrained):
     folder = world / "one/report_demo_finetune/checkpoint/checkpoint_epoch0"
     run("run_eval.py", "eval", *settings(world, world / "one", TASKTYPE="report", CKP_PATH=folder, MAX_NEW_TOKENS=8))
     metrics = json.loads((world / "one/report_demo_test/metrics.json").read_text())
-    assert metrics["count"] and set(metrics["floor"]) == {"nltk", "rouge", "coco"}
+    assert metrics["count"] and set(metrics["floor"]) == {"nltk", "rouge", "coco", "labels", "labels_scp"}
 
 
 BAD = {
