@@ -178,6 +178,8 @@ def _is_exact(model, loss_of, examples, pad):
         alone = mean_loss(collate([one], pad, packed=False), counted)
         try:
             together = mean_loss(collate([*rest, one], pad), counted)
+        except torch.OutOfMemoryError:
+            raise  # says nothing of the layout
         except (TypeError, ValueError, RuntimeError, AttributeError, KeyError):
             return False  # it takes no positions, or no mask for them
         # In float32 what different kernels make of rounding; in bf16 more, and what a neighbour leaks is more still.

@@ -82,7 +82,11 @@ def add_adapter(model, vocabulary, rank, alpha, dropout):
         trainable_token_indices=rows,
         task_type="CAUSAL_LM",
     )
-    return keep_output_bias(get_peft_model(model, config))
+    try:
+        return keep_output_bias(get_peft_model(model, config))
+    except ValueError as error:  # recurrent layers that PEFT knows to go wrong (Mamba)
+        kind = model.config.model_type
+        raise UserError(f"LoRA does not go with this LLM ({kind}), TUNING=full does: {str(error)[:150]}") from error
 
 
 def lora_text(model):

@@ -17,6 +17,7 @@ from model.checkpoints import build_model, load_model, save_checkpoint
 from model.heartllm import loss_sum
 from model.packing import Example, collate
 from model.tiny_llm import _tokenizer
+from utils.tools import UserError
 
 SMALL = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, vocab_size=1024)
 SMALL |= dict(max_position_embeddings=256, pad_token_id=None, bos_token_id=0, eos_token_id=1, initializer_range=0.3)
@@ -103,7 +104,6 @@ ARCHITECTURES = {
     "xglm": dict(d_model=32, ffn_dim=48, num_layers=2, attention_heads=4, vocab_size=1024, init_std=0.3)
     | dict(max_position_embeddings=256, bos_token_id=0, eos_token_id=1),
     "biogpt": SMALL,
-    "mamba": dict(hidden_size=32, num_hidden_layers=2, state_size=4, vocab_size=1024, bos_token_id=0, eos_token_id=1),
     "lfm2": GROUPED | dict(layer_types=["conv", "full_attention"]),
     "llama4_text": GROUPED
     | dict(head_dim=8, intermediate_size_mlp=48, num_local_experts=2, num_experts_per_tok=1)
@@ -210,6 +210,13 @@ def test_an_llm_of_this_kind_trains_answers_and_comes_back(name, tmp_path):
     found = try_architecture(name, tmp_path)
     if name in LLAMA_LIKE:
         assert found["layers"] == SEVEN and not found["frozen"] and found["exact"] == {"packed", "shared"}
+
+
+def test_an_llm_that_lora_does_not_go_with_is_refused_in_one_line(tmp_path, monkeypatch):
+    sizes = dict(hidden_size=32, num_hidden_layers=2, state_size=4, vocab_size=1024, bos_token_id=0, eos_token_id=1)
+    monkeypatch.setitem(ARCHITECTURES, "mamba", sizes)
+    with pytest.raises(UserError, match="LoRA does not go with this LLM .mamba., TUNING=full does"):
+        try_architecture("mamba", tmp_path)
 
 
 def table(names):
