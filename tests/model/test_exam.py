@@ -107,5 +107,5 @@ def test_likelihoods_answer_every_question(world, undisturbed, tmp_path):  # noq
         values = row["log_likelihoods"]
         assert len(values) == len(row["candidates"]) > 1 and max(values) < 0
         assert row["prediction"] == row["candidates"][values.index(max(values))]
-    refused = run("run_eval.py", "eval", "--plan", *words, "TASKTYPE=report", check=False)
+    refused = run("run_eval.py", "eval", "--plan", *words, "TASKTYPE=report", "OVERRIDE=tasktype,prompts", check=False)
     assert refused.returncode == 2 and "ANSWERS=likelihood" in refused.stderr

@@ -162,6 +162,9 @@ if "RANK" in os.environ:
     line = " ".join(["seen", *(os.environ[name] for name in names)])
     os.write(1, (line + chr(10)).encode())  # in one go: two processes write here
     os._exit(0)
+import torch  # the process that starts them: as on a machine whose GPUs PyTorch sees
+torch.cuda.is_available = lambda: True
+torch.cuda.device_count = lambda: len(os.environ["CUDA_VISIBLE_DEVICES"].split(","))
 """
 
 
@@ -175,12 +178,9 @@ if "RANK" in os.environ:
     ],
 )
 def test_other_peoples_gpus_are_left_alone(visible, processes, seen, world, tmp_path):
-    """What each process would see, by a stand-in that says so in place of running (and of the driver's tool)."""
+    """What each process would see, by a stand-in that says so in place of running (and of the GPUs)."""
     (tmp_path / "sitecustomize.py").write_text(SEEN)
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nfor n in 0 1 2 3 4 5 6 7; do echo GPU $n: H100; done\n")
-    (tmp_path / "nvidia-smi").chmod(0o755)
     environment = LAUNCHED | {"PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": visible}
-    environment["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
     command = words(world, "pretrain", tmp_path / "results", NUM_PROCESSES=processes)
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
