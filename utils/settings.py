@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 from utils.env_files import read_env_file
+from utils.setting_values import LLM_NAMES, parse_value, value_parts
 from utils.tools import REPOSITORY, UserError, entry_point, sha256_json
 
 STAGES = ("tokenizer", "pretrain", "finetune", "eval")
-LLM_NAMES = ("tiny", "smollm2")  # what LOCAL_LLM_PATH may say in place of a folder
 ALL, LLM, TRAIN, TUNE = "tpfe", "pfe", "tpf", "pf"  # which stages read a setting, by their initials
 # What a run that goes on may be given anew (`Settings.parts`)
 LENGTH = {"max_steps", "train_epochs"}  # stage 1's EPOCHS decide: its learning rate falls until their end
@@ -152,12 +152,12 @@ def load_settings(stage, argv):
     values = {}
     if files:
         for key, text in _env_settings(files[0]).items():
-            values[key.lower()] = _parse(key, text, REPOSITORY, f"{files[0]}: ")
+            values[key.lower()] = parse_value(_field(key, f"{files[0]}: "), text, REPOSITORY, f"{files[0]}: ")
     for word in pairs:
         key, text = word.split("=", 1)
         if key not in FIELDS and text.endswith(".env"):
             raise UserError(f"{word}: no such env file, and {key} is no setting")
-        values[key.lower()] = _parse(key, text, Path.cwd())
+        values[key.lower()] = parse_value(_field(key), text, Path.cwd())
     settings = Settings(**values)
     _check_stage(settings, stage)
     return settings
@@ -206,50 +206,12 @@ def _field(key, where=""):
     return FIELDS[key]
 
 
-def _parse(key, text, base, where=""):
-    field = _field(key, where)
-    rules = field.metadata
-    text = text.strip()
-
-    def wrong(why):
-        return UserError(f"{where}{key}={text}: {why}")
-
-    try:
-        if field.type is bool:
-            value = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
-        elif field.type is tuple:
-            words = [word.strip() for word in text.split(",") if word.strip()]
-            value = tuple(words) if rules["choices"] or rules["path"] else tuple(int(word) for word in words)
-        else:
-            value = field.type(text)
-    except (ValueError, KeyError):
-        kind = {bool: "true or false", int: "a whole number", float: "a number", tuple: "whole numbers with commas"}
-        raise wrong(f"must be {kind[field.type]}") from None
-    for part in _parts(value):
-        if rules["choices"] and part not in rules["choices"]:
-            raise wrong("must be " + " or ".join(choice or "empty" for choice in rules["choices"]))
-        if rules["low"] is not None and not rules["low"] <= part <= (rules["high"] or sys.float_info.max):
-            upper = f" and at most {rules['high']}" if rules["high"] else ""
-            raise wrong(f"must be at least {rules['low']}{upper}")
-    if field.type is tuple and not rules["choices"] and not rules["path"] and not value:
-        raise wrong("must hold at least one number")
-    if rules["path"]:
-        paths = [path if path in ("", *LLM_NAMES) else os.path.normpath(base / Path(path).expanduser()) for path in _parts(value)]
-        value = tuple(paths) if field.type is tuple else paths[0]
-    return value
-
-
-def _parts(value):
-    """The parts of a setting with commas; any other is its own only part."""
-    return value if isinstance(value, tuple) else (value,)
-
-
 def _check_stage(settings, stage):
     expected = {"eval": "test"}.get(stage, stage)
     if settings.stage not in ("", expected):
         raise UserError(f"STAGE={settings.stage} does not fit this launcher, which runs stage {expected}")
     for name, value in settings.of_stage(stage).items():
-        for path in _parts(value) if FIELDS[name.upper()].metadata["must_exist"] else ():
+        for path in value_parts(value) if FIELDS[name.upper()].metadata["must_exist"] else ():
             if path and path not in LLM_NAMES and not os.path.exists(path):
                 hint = "; LOCAL_LLM_PATH=tiny takes the embedded LLM" if name == "local_llm_path" else ""
                 raise UserError(f"{name.upper()}={path}: no such file or folder{hint}")
