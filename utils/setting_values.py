@@ -1,4 +1,4 @@
-"""One setting's text as its value: numbers, choices, lists with commas, paths, each checked against the setting's rules."""
+"""A setting's text as its value: numbers, choices, lists with commas, paths, checked against the setting's rules."""
 
 import os
 import sys
@@ -48,9 +48,13 @@ def parse_value(field, text, base, where=""):
     if field.type is tuple and not rules["choices"] and not rules["path"] and not value:
         raise wrong("must hold at least one number")
     if rules["path"]:
-        paths = [path if path in ("", *LLM_NAMES) else os.path.normpath(base / Path(path).expanduser()) for path in value_parts(value)]
-        value = tuple(paths) if field.type is tuple else paths[0]
+        paths = tuple(_absolute(path, base) for path in value_parts(value))
+        value = paths if field.type is tuple else paths[0]
     return value
+
+
+def _absolute(path, base):
+    return path if path in ("", *LLM_NAMES) else os.path.normpath(base / Path(path).expanduser())
 
 
 def value_parts(value):
