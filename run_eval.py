@@ -201,6 +201,9 @@ def write_results(plan, exam, manifest, left_out):
 def write_exam_page(plan, predictions, metrics):
     """Write report.html beside metrics.json, its ECGs read from the records themselves."""
     import tempfile
+    from io import BytesIO
+
+    from PIL import Image
 
     from data_provider.read import RecordError, fit_signal, read_record
     from utils.plots import plot_ecg
@@ -216,7 +219,9 @@ def write_exam_page(plan, predictions, metrics):
         with tempfile.TemporaryDirectory() as folder:
             png = Path(folder) / "ecg.png"
             plot_ecg(png, signal, policy.sample_rate)
-            return png.read_bytes()
+            small = BytesIO()  # paper needs few colours: a third of the bytes, twenty-six times on the page
+            Image.open(png).convert("RGB").quantize(64).save(small, "PNG", optimize=True)
+            return small.getvalue()
 
     title = f"Exam: {settings.tasktype}, {settings.dataset}"
     write_page(plan.folder / "report.html", read_predictions(predictions, settings.tasktype), metrics, picture, title)
