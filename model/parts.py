@@ -1,4 +1,4 @@
-"""Which data sets and tasks a run is about, where their records and manifests lie, and how often an epoch takes each."""
+"""Which data sets and tasks a run is about, where their records and manifests lie, how often an epoch takes each."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,7 +51,7 @@ def training_parts(stage, settings):
     tasks = {task: [task] for task in settings.tasktype}  # what a part is called by -> whose manifests it is read from
     if stage == "pretrain":  # which takes the ECGs of all manifests that there are
         tasks = {"": [task for task, key in MANIFESTS.items() if getattr(settings, key)] or ["report"]}
-    for task in sum(tasks.values(), []):
+    for task in [task for group in tasks.values() for task in group]:
         require(settings, MANIFESTS[task])
     wanted = [(number, task) for number in range(len(datasets)) for task in tasks]
     passes = settings.mix or (1.0,) * len(wanted)

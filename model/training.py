@@ -108,7 +108,7 @@ def train(stage, options, data, items, model, process, save_adapter):
             steps, steps_of = items["train"].steps(items_per_step, options.seed, epoch), epoch
         rate = learning_rate(progress.step, last_step, options)
         context = epoch, rate, options, process, progress
-        loss, tokens, stop = _train_step(engine, data, items["train"], steps[number], *context)
+        loss, tokens, stop = _train_step(engine, data, items["train"].items, steps[number], *context)
         speed = tokens / (time.monotonic() - begun - progress.seconds)
         progress.seconds = time.monotonic() - begun
         bar.update()

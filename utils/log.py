@@ -45,7 +45,7 @@ class RunLog:
         self._write("train", step, epoch, numbers)
 
     def log_validation(self, step, epoch, val_loss, **more):
-        """One validation line; ``more`` are other numbers or dicts of numbers (what else there is, TensorBoard misses)."""
+        """One validation line; ``more`` are other numbers or dicts of numbers (others TensorBoard misses)."""
         self._write("validation", step, epoch, {"val_loss": val_loss, **more})
         self._board.flush()
 
