@@ -1,4 +1,4 @@
-"""Views of a training ECG: other codes of the same findings, the same in every run, never in the way of the plain ones."""
+"""Views of a training ECG: other codes of the same findings, the same in every run, kept apart from the plain ones."""
 
 import dataclasses
 
