@@ -76,7 +76,7 @@ def main_process(plan):
     )
     paths, root = record_paths(listed), settings.root_path_ecg
     policy = signal_policy(settings)
-    store = stored_codes(ecg_tokenizer, root, paths, settings.codes_root, policy, rank, settings.workers)
+    store = stored_codes(ecg_tokenizer, root, paths, settings.codes_root, policy, settings.workers)
     readable, line = readable_items(listed, store, test, root, "test")
     print_rank0(line, flush=True)
 

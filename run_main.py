@@ -138,7 +138,7 @@ def main_process(plan):
     manifests = {split: [read_manifest(path) for path in paths] for split, paths in plan.manifests.items()}
     every_path = pretraining_paths(manifests["train"] + manifests["valid"])
     root, policy = settings.root_path_ecg, signal_policy(settings)
-    store = stored_codes(ecg_tokenizer, root, every_path, settings.codes_root, policy, rank, settings.workers)
+    store = stored_codes(ecg_tokenizer, root, every_path, settings.codes_root, policy, settings.workers)
     items = {}
     for split, lists in manifests.items():
         wanted = pretraining_paths(lists) if stage == "pretrain" else lists[0]

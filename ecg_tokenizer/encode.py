@@ -13,7 +13,7 @@ import numpy as np
 from data_provider.data_loader import bad_records_text, file_signatures
 from data_provider.read import RecordError, SignalPolicy, load_signal
 from ecg_tokenizer.familiarity import ecg_loss, familiar_level
-from ecg_tokenizer.store import CodeStore, StoreWriter, locked
+from ecg_tokenizer.store import CodeStore, StoreWriter, locked, merge_parts, new_part, store_folder
 from utils.tools import UserError, entry_point, write_atomically
 
 SAVE_SECONDS = 10  # an interrupted run loses at most so much
@@ -44,24 +44,62 @@ def encode_records(tokenizer, root, paths, folder, policy, workers=0, batch_size
     if device is not None:
         tokenizer.network.to(device)
     with locked(folder):
+        merge_parts(folder, tokenizer.fingerprint, policy)
         writer = StoreWriter(folder, tokenizer.fingerprint, policy, tokenizer.row_length)
-        signatures = file_signatures(root, paths)
-        known = writer.store.signatures
-        missing = [path for path, signature in signatures.items() if known.get(path) != signature]
+        missing = missing_records(writer.store, root, paths)
         if missing and on_start:
             on_start(len(missing))
-        records, codes, bad, saved = [], [], {}, time.monotonic()
-        for batch in encode_batches(tokenizer, root, missing, policy, workers, batch_size):
-            records += batch[0]
-            codes.append(batch[1])
-            bad |= batch[2]
-            if time.monotonic() - saved > SAVE_SECONDS:
-                writer.append(records, np.concatenate(codes), signatures, bad)
-                records, codes, bad, saved = [], [], {}, time.monotonic()
+        _encode_into(writer, tokenizer, root, missing, policy, workers, batch_size)
+    del writer, missing  # of many records, too much to hold twice
+    return CodeStore.open_as_it_is(folder, tokenizer.fingerprint, policy)
+
+
+def missing_records(store, root, paths):
+    """Path -> `file_signature` of the records that the store lacks, or has from another state of their file."""
+    signatures = file_signatures(root, paths)
+    return {path: signature for path, signature in signatures.items() if store.signatures.get(path) != signature}
+
+
+def encode_part(tokenizer, root, missing, folder, policy, workers=0, batch_size=64):
+    """Encode ``missing`` (`missing_records`) into a part of its own, beside other processes that do the same."""
+    if missing:
+        with new_part(folder) as part:
+            writer = StoreWriter(part, tokenizer.fingerprint, policy, tokenizer.row_length)
+            _encode_into(writer, tokenizer, root, missing, policy, workers, batch_size)
+
+
+def encode_shard(tokenizer, root, paths, folder, policy, shard, workers=0, batch_size=64):
+    """Shard ``(i, n)`` of a job array: encode every n-th record from the i-th on. Returns how many were encoded.
+
+    The other shards may run at the same time, before or after; whoever opens the store next finds them merged.
+    """
+    with locked(folder):
+        merge_parts(folder, tokenizer.fingerprint, policy)
+        store = StoreWriter(folder, tokenizer.fingerprint, policy, tokenizer.row_length).store
+    number, count = shard
+    missing = missing_records(store, root, list(dict.fromkeys(paths))[number::count])
+    del store
+    encode_part(tokenizer, root, missing, folder, policy, workers, batch_size)
+    with locked(folder):
+        merge_parts(folder, tokenizer.fingerprint, policy)
+    return len(missing)
+
+
+def _encode_into(writer, tokenizer, root, missing, policy, workers, batch_size):
+    records, codes, bad, saved = [], [], {}, time.monotonic()
+
+    def save():
         if codes:
-            writer.append(records, np.concatenate(codes), signatures, bad)
-    del writer, signatures, known  # of many records, too much to hold twice
-    return CodeStore.open(folder, tokenizer.fingerprint, policy)
+            writer.append(records, np.concatenate(codes), missing, bad)
+
+    for batch in encode_batches(tokenizer, root, list(missing), policy, workers, batch_size):
+        records += batch[0]
+        codes.append(batch[1])
+        bad |= batch[2]
+        if time.monotonic() - saved > SAVE_SECONDS:
+            save()
+            records, codes, bad, saved = [], [], {}, time.monotonic()
+    save()
 
 
 def encode_batches(tokenizer, root, paths, policy, workers=0, batch_size=64, losses=None):
