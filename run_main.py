@@ -25,6 +25,7 @@ from model.stage import (
 from utils.machine import print_rank0, processes_wanted, start_process
 from utils.runs import plan_or_run, results_folder
 from utils.settings import given_keys, load_settings, pick, require
+from utils.sharing import sharers_of
 from utils.tools import REPOSITORY, UserError, entry_point, read_json, sha256_file
 
 
@@ -167,7 +168,8 @@ def main_process(plan):
         "settings": {key.upper(): value for key, value in asdict(settings).items()},
         "inputs": plan.inputs,
     }
-    process = ProcessContext(plan.folder, plan.identity, rank, world, device, dtype)
+    writes = sharers_of(plan.folder).number == 0
+    process = ProcessContext(plan.folder, plan.identity, rank, world, device, dtype, writes)
     save = partial(save_checkpoint, model=model, tokenizer=text_tokenizer, card=card)
     train(stage, pick(settings, TrainingOptions), data, items, model, process, save)
     bad = left_out_text(every_path, store)

@@ -3,6 +3,7 @@
 import datetime
 import os
 
+from utils.heartbeat import start_heartbeat
 from utils.processes import free_port, visible_gpus
 from utils.tools import UserError
 
@@ -67,7 +68,8 @@ def set_threads(threads):
     """CPU threads of this process; 0 shares the cores among the processes of this machine. Returns the number."""
     import torch
 
-    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
+    names = "LOCAL_WORLD_SIZE", "LOCAL_SIZE", "WORLD_SIZE"  # torchrun's, DeepSpeed's
+    local_world = int(next((os.environ[name] for name in names if name in os.environ), 1))
     threads = threads or max(1, count_cores() // local_world)
     torch.set_num_threads(threads)
     return threads
@@ -85,6 +87,7 @@ def start_process(stage, device, threads, use_amp):
     if device.type == "cuda":
         torch.cuda.set_device(device)
     rank, world = join_processes(device.type)
+    start_heartbeat(rank, world)
     threads, dtype = set_threads(threads), pick_dtype(use_amp, device)
     if rank == 0:
         precision = str(dtype).split(".")[-1]
@@ -103,7 +106,7 @@ def join_processes(device_type):
         alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1}
         os.environ.update({key: str(value) for key, value in alone.items()})
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
-    # One process encodes the ECGs while the others wait, which takes hours for a large data set.
+    # Machines with files of their own may encode for hours while others wait; a lost one is noticed by its heartbeat.
     dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=datetime.timedelta(hours=12))
     return dist.get_rank(), dist.get_world_size()
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from utils.heartbeat import end_heartbeat
 from utils.processes import lost_another, one_voice, run_processes, stop_at_once
 from utils.settings import unused_keys
 from utils.tools import UserError, read_json, sha256_json, write_json
@@ -78,7 +79,7 @@ def plan_or_run(stage, arguments, make_plan, run, state):
     """
     first = os.environ.get("RANK", "0") == "0"
     stop_at_once("what was written is kept; the same command with RESUME=true goes on from it" if first else "")
-    with nullcontext() if first else one_voice(), lost_another():
+    with nullcontext() if first else one_voice():
         _plan_or_run(stage, arguments, make_plan, run, state, first)
 
 
@@ -101,11 +102,23 @@ def _plan_or_run(stage, arguments, make_plan, run, state, first):
         return
     elif started or plan.processes == 1:
         with run_lock(plan.folder) if first else nullcontext():
-            run(plan)
+            _run_here(run, plan)
     else:
         with run_lock(plan.folder):
             pass  # refused now rather than by the first process
         sys.exit(run_processes(plan.processes, [sys.executable, sys.argv[0], stage, *arguments]))
+
+
+def _run_here(run, plan):
+    """Run the plan as one of the run's processes; what ends another one is said where this one notices it."""
+    try:
+        with lost_another():
+            run(plan)
+    except BaseException as error:
+        if text := end_heartbeat(error):
+            raise UserError(text) from error
+        raise
+    end_heartbeat()
 
 
 @contextmanager
