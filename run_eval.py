@@ -19,8 +19,9 @@ from model.stage import (
     stored_codes,
 )
 from utils.machine import print_rank0, processes_wanted, start_process
+from utils.nodes import Machines
 from utils.runs import finish_run, plan_or_run, results_folder, start_run
-from utils.settings import given_keys, load_settings, require
+from utils.settings import given_keys, load_settings, pick, require
 from utils.sharing import sharers_of
 from utils.tools import UserError, entry_point, sha256_file, write_json
 
@@ -54,7 +55,7 @@ def make_plan(argv):
     for card in sorted(test.parent.glob("*dataset_card.json")):
         inputs[card.name] = sha256_file(card)
     folder = results_folder(settings.results, "eval", task, settings.dataset)
-    processes = processes_wanted(settings.num_processes, settings.device)
+    processes = processes_wanted(settings.num_processes, settings.device, pick(settings, Machines))
     return Plan("eval", settings, folder, llm_path, {"test": [test], "train": [train]}, inputs, processes)
 
 

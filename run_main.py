@@ -23,6 +23,7 @@ from model.stage import (
     stored_codes,
 )
 from utils.machine import print_rank0, processes_wanted, start_process
+from utils.nodes import Machines
 from utils.runs import plan_or_run, results_folder
 from utils.settings import given_keys, load_settings, pick, require
 from utils.sharing import sharers_of
@@ -65,7 +66,7 @@ def make_plan(stage, argv):
             inputs["pretrained"] = checkpoint_hash(settings.pretrain_path)
             if Path(settings.pretrain_path).resolve().is_relative_to(folder.resolve()):
                 raise UserError(f"PRETRAIN_PATH={settings.pretrain_path} lies in this run's own folder; set RESULTS")
-    processes = processes_wanted(settings.num_processes, settings.device)
+    processes = processes_wanted(settings.num_processes, settings.device, pick(settings, Machines))
     return Plan(stage, settings, folder, llm_path, manifests, inputs, processes)
 
 

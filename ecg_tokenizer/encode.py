@@ -192,7 +192,7 @@ def _options(argv):
         raise UserError(f"--root {options.root}: no such folder")
     if options.workers < 0 or options.batch < 1:
         raise UserError("--workers must be at least 0 and --batch at least 1")
-    if options.codes_root and options.loss or options.out and options.shard:
+    if (options.codes_root and options.loss) or (options.out and options.shard):
         raise UserError("--loss goes with --out, --shard with --codes-root")
     return options
 

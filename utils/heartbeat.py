@@ -1,4 +1,4 @@
-"""Which process of a run is lost: each counts in a store that the first one holds, and sees whether the others still do.
+"""Which process of a run is lost: each counts in a store that the first one holds, and sees whether the others do.
 
 Without it a machine that loses its power or its network leaves the others waiting in a collective for hours, and one
 that is killed leaves them with the address of a socket.
@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 from utils.processes import Lost
@@ -79,10 +80,8 @@ class Heartbeat:
     def stop(self, how):
         """Count no more, and leave word how this process ended ("" as it should)."""
         self.stopped.set()
-        try:
+        with suppress(RuntimeError):  # nobody is there to read it
             self.store.set(f"ended/{self.rank}", how)
-        except RuntimeError:  # nobody is there to read it
-            pass
 
     def text(self, lost):
         """Who is lost, in words: the machine by its name."""

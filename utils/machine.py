@@ -4,6 +4,7 @@ import datetime
 import os
 
 from utils.heartbeat import start_heartbeat
+from utils.nodes import HERE, check_machines, slots
 from utils.processes import free_port, visible_gpus
 from utils.tools import UserError
 
@@ -54,14 +55,17 @@ def count_cores():
     return os.cpu_count() or 1
 
 
-def processes_wanted(num_processes, device):
-    """Processes of the run: as torchrun or srun started them, or as asked, or one a GPU, or one."""
+def processes_wanted(num_processes, device, machines=HERE):
+    """Processes of the run, on all `Machines`: as a launcher started them, or as asked, or one a GPU, or one."""
     if "WORLD_SIZE" in os.environ:
         return int(os.environ["WORLD_SIZE"])
+    check_machines(machines)
+    if machines.hostfile:
+        return sum(map(len, slots(machines).values()))
     gpus = count_gpus() if device != "cpu" else 0
     if gpus and num_processes > max(gpus, len(visible_gpus() or ())):
         raise UserError(f"NUM_PROCESSES={num_processes}: {gpus} GPU(s) to be used here, one a process")
-    return num_processes or max(1, gpus)
+    return machines.nodes * (num_processes or max(1, gpus))
 
 
 def set_threads(threads):
@@ -87,7 +91,6 @@ def start_process(stage, device, threads, use_amp):
     if device.type == "cuda":
         torch.cuda.set_device(device)
     rank, world = join_processes(device.type)
-    start_heartbeat(rank, world)
     threads, dtype = set_threads(threads), pick_dtype(use_amp, device)
     if rank == 0:
         precision = str(dtype).split(".")[-1]
@@ -108,6 +111,7 @@ def join_processes(device_type):
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
     # Machines with files of their own may encode for hours while others wait; a lost one is noticed by its heartbeat.
     dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=datetime.timedelta(hours=12))
+    start_heartbeat(dist.get_rank(), dist.get_world_size())
     return dist.get_rank(), dist.get_world_size()
 
 

@@ -46,7 +46,7 @@ class Lost(UserError):
     """Another process of this run cannot be reached any more."""
 
 
-CLOSED = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "ncclRemoteError", "Timed out waiting")
+CLOSED = "Connection closed by peer", "Connection reset by peer", "Broken pipe", "ncclRemoteError", "Timed out waiting"
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Which processes of a run see the same folder: one machine's, all machines' on a shared file system, or neither.
 
-Found by looking, so that nobody has to say it: each process leaves a file in the folder, and sees whose files are there.
+Found by looking, so that nobody has to say it: each process leaves a file in the folder, and sees whose are there.
 """
 
 import os
