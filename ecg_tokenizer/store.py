@@ -193,7 +193,7 @@ def merge_parts(folder, tokenizer_fingerprint, policy):
         except Timeout:
             continue  # its process lives
         try:
-            if (part / META).is_file():  # otherwise its process was killed before the first record, or a merge at its end
+            if (part / META).is_file():  # otherwise its process was killed before a record, or a merge at its end
                 store = CodeStore.open_as_it_is(part, tokenizer_fingerprint, policy)
                 writer = writer or StoreWriter(folder, tokenizer_fingerprint, policy, store.row_length)
                 added += _merge(store, writer)

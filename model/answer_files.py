@@ -35,7 +35,7 @@ def read_answers(folder):
 
 
 def all_answers(folder, reads):
-    """As `read_answers`, of the folders of all machines; all processes call it, and those with ``reads`` read theirs."""
+    """As `read_answers`, of all machines' folders; all processes call it, and those with ``reads`` read theirs."""
     answers = {}
     for found in gathered(read_answers(folder) if reads else {}):
         for control, batch in found.items():

@@ -31,12 +31,12 @@ def can_make_hosts():
 def two_hosts(folder):
     """Yields the two `Host`; what they see as ``folder/here`` lies in ``folder/node-a`` and ``folder/node-b``."""
     spaces = [f"{name}-{os.getpid()}" for name in NAMES]
-    (folder / "here").mkdir()
+    (folder / "here").mkdir(exist_ok=True)
     lines = [f"{address} {name}" for address, name in zip(ADDRESSES, NAMES, strict=True)]
     (folder / "hosts").write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
     try:
         for name, space in zip(NAMES, spaces, strict=True):
-            (folder / name).mkdir()
+            (folder / name).mkdir(exist_ok=True)
             _ip("netns", "add", space)
         a, b = (f"h{os.getpid()}{end}" for end in "ab")  # the names of interfaces are short
         _ip("link", "add", a, "netns", spaces[0], "type", "veth", "peer", "name", b, "netns", spaces[1])

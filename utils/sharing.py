@@ -5,6 +5,7 @@ Found by looking, so that nobody has to say it: each process leaves a file in th
 
 import os
 import secrets
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,13 +42,16 @@ class Sharers:
         return dict(list(every.items())[self.number :: self.count])
 
 
-def sharers_of(folder):
-    """The `Sharers` of ``folder``, which is made where it is missing. All processes call it, of one run."""
+def sharers_of(folder, one_machine=False):
+    """The `Sharers` of ``folder``, which is made where it is missing; with ``one_machine`` those on this one.
+
+    All processes of a run call it; one that has joined no others is alone.
+    """
     import torch.distributed as dist
 
-    folder, rank, world = Path(folder), dist.get_rank(), dist.get_world_size()
-    if world == 1:
+    if len(hosts := gathered(socket.gethostname())) == 1:
         return Sharers((0,), 0)
+    folder, rank, world = Path(folder), dist.get_rank(), len(hosts)
     mine = f".seen-{secrets.token_hex(8)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +64,8 @@ def sharers_of(folder):
         if there.issuperset(names):
             break
         time.sleep(TRY_SECONDS)
-    seen = gathered(tuple(other for other in range(world) if names[other] in there))
+    mates = [other for other in range(world) if not one_machine or hosts[other] == hosts[rank]]
+    seen = gathered(tuple(other for other in mates if names[other] in there))
     (folder / mine).unlink()  # all have looked
     if any(seen[other] != seen[rank] for other in seen[rank]):
         raise UserError(f"{folder}: processes {seen[rank]} do not see the same files there")
@@ -68,9 +73,11 @@ def sharers_of(folder):
 
 
 def gathered(value):
-    """What all processes pass, in the order of their ranks."""
+    """What all processes pass, in the order of their ranks; in a process that has joined no others, its own alone."""
     import torch.distributed as dist
 
+    if not dist.is_initialized():
+        return [value]
     values = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
