@@ -13,9 +13,10 @@ import numpy as np
 
 from data_provider.data_loader import bad_records_text, file_signatures
 from data_provider.manifests import read_manifest, record_paths
-from data_provider.read import RecordError, SignalPolicy, load_signal
+from data_provider.read import RecordError, SignalPolicy
 from ecg_tokenizer.familiarity import ecg_loss, familiar_level
 from ecg_tokenizer.store import CodeStore, StoreWriter, locked, merge_parts, new_part, store_folder
+from ecg_tokenizer.views import load
 from utils.tools import UserError, entry_point, write_atomically
 
 SAVE_SECONDS = 10  # an interrupted run loses at most so much
@@ -115,7 +116,7 @@ def encode_batches(tokenizer, root, paths, policy, workers=0, batch_size=64, los
 
     def read(path):
         try:
-            x, _, std = load_signal(root / path, policy)
+            x, _, std = load(root, path, policy)
             return path, (x, std), None
         except RecordError as error:
             return path, None, error.fault

@@ -31,6 +31,8 @@ class Plan:
     inputs : dict
         Hashes of all that was read to make the plan; JSON-able.
     processes : int
+    parts : list of Part
+        What a training stage learns from (`model.parts`).
     """
 
     stage: str
@@ -40,6 +42,7 @@ class Plan:
     manifests: dict
     inputs: dict
     processes: int
+    parts: tuple = ()
 
     @property
     def identity(self):
@@ -84,7 +87,7 @@ def signal_policy(settings):
     )
 
 
-def stored_codes(tokenizer, root, paths, codes_root, policy, workers=0):
+def stored_codes(tokenizer, root, paths, codes_root, policy, workers=0, view=0):
     """The store that holds the codes of these records; all processes encode what is missing, each its share.
 
     Processes that see the same folder (`utils.sharing`) fill one store; where each machine has files of its own, each
@@ -101,14 +104,19 @@ def stored_codes(tokenizer, root, paths, codes_root, policy, workers=0):
     policy : SignalPolicy
     workers : int
         Threads that read ECG files, a process.
+    view : int
+        0 encodes the records as they are, n otherwise (`ecg_tokenizer.views`), into a store below that of 0.
     """
     import torch.distributed as dist
 
     from ecg_tokenizer.encode import encode_part, missing_records
     from ecg_tokenizer.store import CodeStore, StoreWriter, locked, merge_parts, store_folder
+    from ecg_tokenizer.views import View
 
+    folder = store_folder(codes_root, tokenizer.fingerprint, policy, root)
+    if view:
+        folder, policy = folder / f"view{view}", View(policy, view)
     made_with = tokenizer.fingerprint, policy
-    folder = store_folder(codes_root, *made_with, root)
     sharers = sharers_of(folder)
     first = sharers.number == 0
     with locked(folder) if first else nullcontext():  # another run waits, and then finds the codes
@@ -140,6 +148,16 @@ def readable_items(items, store, manifest, root, split):
     return kept, f"{split}: {len(kept)} items" + (f", {left_out} left out (records below)" if left_out else "")
 
 
-def left_out_text(paths, store):
-    """The lines that close a run: which records have no codes, and why ("" when all have)."""
-    return bad_records_text({path: store.bad.get(path, "not encoded") for path in paths if path not in store})
+def left_out_text(paths, stores):
+    """The lines that close a run: which records have no codes, and why ("" when all have).
+
+    Parameters
+    ----------
+    paths, stores : dict
+        Root -> list of record paths; root -> CodeStore.
+    """
+    bad = {}
+    for root, store in stores.items():
+        before = f"{root}/" if len(stores) > 1 else ""
+        bad |= {before + path: store.bad.get(path, "not encoded") for path in paths[root] if path not in store}
+    return bad_records_text(bad)
