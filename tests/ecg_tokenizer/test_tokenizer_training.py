@@ -119,7 +119,7 @@ def test_a_killed_run_goes_on_bit_for_bit(trained, words, tmp_path):
 
 @pytest.mark.slow
 def test_several_processes_learn_what_one_does(tmp_path):
-    """Lost otherwise: a tokenizer that depends on the number of GPUs. 21 ECGs: the last step has one, of two processes."""
+    """Lost otherwise: a tokenizer that depends on the number of GPUs. 21 ECGs: the last step has one, for two."""
     words = [*write_data_set(tmp_path, train=21, valid=3), *TINY, "BATCH=4", "EPOCHS=4", "VAL_EVERY=1"]
     for count in (1, 2):
         more = [f"LOG_ROOT={tmp_path / str(count)}", f"NUM_PROCESSES={count}", "SAVE_STEPS=1000"]

@@ -108,11 +108,9 @@ def test_bad_records_are_left_out_and_listed(tmp_path, workers):
 
 def test_signals_are_kept_as_counts_to_the_last_bit_and_leave_no_file(tmp_path):
     """Lost otherwise: other signals in a large training than in a small one, or 100 GB on a disk after a killed run."""
-    for name, how in {"a": {}, "c": {"samples": 6000}, "d": {}}.items():
-        write_record(tmp_path / name, ecg(*how.values(), seed=ord(name)))
-    (tmp_path / "b.dat").write_bytes(b"")
-    header = (tmp_path / "d.hea").read_text()
-    (tmp_path / "d.hea").write_text(header.replace("(0)/mV", "(13)/mV"))  # another baseline
+    for name, samples, gain in (("a", 5000, "1000.0(0)/mV"), ("c", 6000, "1000.0(0)/mV"), ("d", 5000, "200.0(13)/mV")):
+        write_record(tmp_path / name, ecg(samples, seed=ord(name)), gains=gain)
+    (tmp_path / "b.hea").write_text((tmp_path / "a.hea").read_text().replace("a.dat", "b.dat"))
     paths = ["a", "b", "c", "d"]
     signals, good, bad = store_signals(tmp_path, paths, POLICY, tmp_path / "run")
     expected, same, _ = load_signals(tmp_path, paths, POLICY)
