@@ -1,5 +1,6 @@
 """The sbatch script of a run: a task a process, so that SLURM starts and stops them and names a node that fails."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -18,7 +19,7 @@ TEMPLATE = """\
 #SBATCH --signal=TERM@300
 
 set -euo pipefail
-cd {repository}
+cd {folder}
 export PYTHONPATH={repository} TOKENIZERS_PARALLELISM=false TRANSFORMERS_VERBOSITY=error GOMP_SPINCOUNT=1000
 # The processes meet on the job's first node.
 MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
@@ -76,7 +77,7 @@ def sbatch_script(stage, resources, program):
     resources : str
         sbatch's options, as on its command line.
     program : list of str
-        What each process runs, from the repository.
+        What each process runs: a script, or ``-m`` and a module, and its arguments.
     """
     _, tasks = tasks_of(resources)
     lines = re.sub(r"\s+(?=-)", "\n", " ".join(map(shlex.quote, shlex.split(resources)))).split("\n")
@@ -87,6 +88,7 @@ def sbatch_script(stage, resources, program):
         resources=" ".join(resources.split()),
         lines="\n".join(f"#SBATCH {line}" for line in lines),
         repository=shlex.quote(str(REPOSITORY)),
+        folder=shlex.quote(os.getcwd()),  # paths on a command line start where one stands
         tasks=tasks,
         program=" \\\n    ".join(map(shlex.quote, [sys.executable, *program])),
     )
