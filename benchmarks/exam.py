@@ -89,7 +89,7 @@ def main():
 
     plan = make_plan(options.settings)
     settings, (test,) = plan.settings, plan.manifests["test"]
-    rank, _, device, dtype = start_process("eval", settings.device, settings.threads, settings.use_amp)
+    _, _, device, dtype = start_process("eval", settings.device, settings.threads, settings.use_amp)
     ecg_tokenizer = EcgTokenizer.from_pretrained(settings.tokenizer_path, device=device)
     items = chosen_items(read_manifest(test, settings.tasktype), options.ecgs, options.questions)
     paths = record_paths(items.values())

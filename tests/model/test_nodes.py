@@ -67,8 +67,8 @@ def test_what_is_said_of_machines_must_fit(tmp_path):
     told = launch_command(picked, 2, ["run_main.py", "pretrain"])
     assert told[told.index("--master_addr") + 1] == "a" and "--no_ssh" not in told
     for wrong in (
-        {"launcher": "deepspeed"}, {"nodes": 2}, {"nodes": 2, "rendezvous": "a"}, {"hostfile": "h", "launcher": "torchrun"},
-        {"nodes": 2, "rendezvous": "a:1", "node_rank": 2},
+        {"launcher": "deepspeed"}, {"nodes": 2}, {"nodes": 2, "rendezvous": "a"},
+        {"hostfile": "h", "launcher": "torchrun"}, {"nodes": 2, "rendezvous": "a:1", "node_rank": 2},
     ):  # fmt: skip
         with pytest.raises(UserError):
             check_machines(Machines(**wrong))

@@ -22,7 +22,10 @@ for ((rank = 0; rank < 2 * each; rank++)); do
 done
 for task in "${tasks[@]}"; do wait "$task" || exit $?; done
 """
-SHOW = "import os; os.write(1, ' '.join(os.environ[k] for k in 'RANK LOCAL_RANK WORLD_SIZE MASTER_ADDR'.split()).encode() + b'\\n')"
+SHOW = """import os
+names = "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR"
+os.write(1, " ".join(os.environ[name] for name in names).encode() + bytes([10]))  # in one go
+"""
 
 
 @pytest.fixture
@@ -80,7 +83,8 @@ def test_a_launcher_submits_stage_one(cluster, tmp_path):
     from tests.tokenizer_maker import write_data_set
 
     words = write_data_set(tmp_path, train=4, valid=2)
-    words += "CODES_PER_ECG=40 BATCH=4 EPOCHS=2 THREADS=1 USE_AMP=false DEVICE=cpu".split() + [f"LOG_ROOT={tmp_path}/log"]
+    words += "CODES_PER_ECG=40 BATCH=4 EPOCHS=2 THREADS=1 USE_AMP=false DEVICE=cpu".split()
+    words.append(f"LOG_ROOT={tmp_path}/log")
     (tmp_path / "run.env").write_text("PATIENCE=0\n")
     launcher = ["bash", str(REPOSITORY / "ecg_tokenizer/run_tokenizer.sh"), "run.env", *words, "--slurm", "--nodes 2"]
     printed = subprocess.run(launcher, capture_output=True, text=True, env=cluster, cwd=tmp_path, check=True).stdout
