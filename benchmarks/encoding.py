@@ -1,12 +1,12 @@
 """How fast a data set is encoded: by how many processes, with how many reading threads each, and in how much memory.
 
-    python benchmarks/encoding.py [--records 2000] [--processes 1 2 4] [--workers 0 2] [--tokenizer DIR] [--no-network]
+    python benchmarks/encoding.py [--records 2000] [--processes 1 2 4] [--workers 0 2] [--no-network]
 
 Simulated ECGs in WFDB files, as many names as asked for (folders that are links to the same files, so that the disk is
-out of the comparison). With --no-network the codes are samples of the signal: what reading and the store alone take, which
-is what a fast GPU waits for. Each line is a store of its own, filled by that many processes as shards, merged and compared with the
-first line's, code by code. The time is from the first process's first record to the merged store; starting Python and
-loading the tokenizer are not in it.
+out of the comparison). With --no-network the codes are samples of the signal: what reading and the store alone take,
+for which a fast GPU waits. Each line is a store of its own, filled by that many processes as shards, merged, and
+compared with the first line's, code by code. The time is from the first process's first record to the merged store;
+starting Python and loading the tokenizer are not in it.
 """
 
 import argparse
