@@ -100,6 +100,7 @@ class Settings:
     # evaluation
     controls: tuple = _setting((), "e", "also score with another patient's ECG and with a flat one: shuffled,blank", choices=("shuffled", "blank"))
     answers: str = _setting("generate", "e", "answer with what the LLM writes, or with the likeliest of a question's candidates (QA only)", choices=("generate", "likelihood"))
+    engine: str = _setting("own", "e", "what writes the answers: our own loop, or vLLM where it is installed (otherwise ours, and the exam says so)", choices=("own", "vllm"))
     max_new_tokens: int = _setting(0, "e", "longest generation; 0 is the published 170 (QA) or 200 (report)", low=0)
     test_items: int = _setting(0, "e", "score a seeded sample of so many items; 0 is all", low=0)
     # machine
