@@ -77,24 +77,25 @@ def make_examples(plan, vocabulary, text_tokenizer):
     return StageThree(vocabulary, text_tokenizer, plan.inputs["prompts"])
 
 
-def fit_to_llm(data, items, model, plan):
+def fit_to_llm(data, items, model, plan, device):
     """The examples laid out as the LLM computes them exactly; a `UserError` where it can't."""
-    from model.architecture import exact_layouts, most_positions
+    from model.architecture import most_positions
     from model.heartllm import loss_sum
+    from model.layouts import pick_layout
     from model.training_data import longest_example
 
     longest, most = longest_example(data, items), most_positions(model)
     if longest > most:
         raise UserError(f"an item takes {longest} tokens, the LLM {plan.llm_path} reads {most} at most")
-    exact, kind = exact_layouts(model, loss_sum, data.vocabulary, longest), model.config.model_type
-    if plan.settings.share_ecg and plan.stage == "finetune" and "shared" not in exact:
+    layout, lines = pick_layout(model, loss_sum, data.vocabulary, longest, device.type)
+    if plan.settings.share_ecg and plan.stage == "finetune" and not layout.shared:
         raise UserError(
-            f"SHARE_ECG=true: this LLM ({kind}) computes questions that share an ECG otherwise than "
+            f"SHARE_ECG=true: this LLM ({model.config.model_type}) computes questions that share an ECG otherwise than "
             "single ones; SHARE_ECG=false"
         )
-    if "packed" not in exact:
-        print_rank0(f"one sequence a row: this LLM ({kind}) computes several in a row otherwise than single ones")
-    return replace(data, packed="packed" in exact)
+    for line in lines:
+        print_rank0(line)
+    return replace(data, packed=layout.packed, multiple=layout.multiple)
 
 
 def main_process(plan):
@@ -114,7 +115,7 @@ def main_process(plan):
     alphabets = {"n_codes": ecg_tokenizer.n_codes, "n_scales": ecg_tokenizer.n_scales}
     model, text_tokenizer, vocabulary = model_to_train(plan, ecg_tokenizer, alphabets, dtype)
     data = make_examples(plan, vocabulary, text_tokenizer)
-    data = fit_to_llm(data, items["train"].items, model.to(device), plan)
+    data = fit_to_llm(data, items["train"].items, model.to(device), plan, device)
     print_rank0("{:,} of {:,} parameters train".format(*trainable_parameters(model)) + lora_text(model), flush=True)
     card = {
         "stage": stage,

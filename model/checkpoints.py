@@ -15,7 +15,7 @@ def save_checkpoint(folder, model, tokenizer, card, masters=None):
     """Save an adapter (PEFT) or a whole model, its tokenizer and its card.
 
     ``masters``: name -> float32 tensor of what trained, where the model itself holds roundings of it
-    (`model.training.float32_masters`).
+    (`model.engine.float32_masters`).
 
     The card comes last: a folder without one is no checkpoint, so a killed save is never taken for one.
     """

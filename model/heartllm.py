@@ -1,10 +1,11 @@
 """The LLM that reads ECGs: a causal LM with rows for the ECG's tokens, LoRA on its linear layers, norms that train."""
 
-import inspect
+from contextlib import contextmanager
 
 import torch
 
-from model.architecture import attention_mask, lora_coverage, lora_targets, norm_names, text_tower
+from model.architecture import lora_coverage, lora_targets, norm_names, text_tower
+from model.attention import packed_mask
 from model.code_rows import new_rows
 from model.vocabulary import START, add_ecg_tokens
 from utils.tools import UserError
@@ -119,28 +120,49 @@ def _last_name(model, module):
 def loss_sum(model, batch):
     """Sum of the cross-entropies (nats) of a batch's supervised tokens.
 
-    Logits are computed only at the positions that some row supervises: a prompt's need none.
+    Logits are computed for supervised tokens only: the output layer is given the hidden states that predict them.
 
     Parameters
     ----------
     batch : dict
-        What `model.packing.collate` makes, on the model's device.
+        What `model.packing.collate` makes, on the model's device; ``labels`` may stay on the CPU, which spares a GPU
+        waiting for their number.
     """
-    targets = batch["labels"][:, 1:]
-    kept = torch.nonzero((targets != -100).any(0)).squeeze(1)
-    llm, more = _bare(model), {}
+    llm, ids = _bare(model), batch["input_ids"]
+    targets = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=-100).flatten()
+    places = torch.nonzero(targets != -100).squeeze(1)
+    targets, places = (to_device(tensor, ids.device) for tensor in (targets[places], places))
+    more = {}
     if "position_ids" in batch:
         more["position_ids"] = batch["position_ids"]
-    if "allowed" in batch:
-        more["attention_mask"] = attention_mask(llm.config, batch, next(llm.parameters()).dtype)
-    if "logits_to_keep" in inspect.signature(llm.forward).parameters:
-        logits = model(input_ids=batch["input_ids"], logits_to_keep=kept, use_cache=False, **more).logits
-    else:
-        logits = model(input_ids=batch["input_ids"], use_cache=False, **more).logits[:, kept]
-    logits = logits.float()
-    return torch.nn.functional.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]), targets[:, kept].reshape(-1), ignore_index=-100, reduction="sum"
-    )
+        mask = packed_mask(llm.config, batch, next(llm.parameters()).dtype)
+        more |= {} if mask is None else {"attention_mask": mask}
+    with _only_at(llm.get_output_embeddings(), places):
+        logits = model(input_ids=ids, use_cache=False, **more).logits
+    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+
+
+@contextmanager
+def _only_at(output_layer, places):
+    """The output layer computes for these tokens of the rows only: [rows, length, width] -> [places, width]."""
+
+    def select(_layer, inputs):
+        return inputs[0].flatten(0, -2)[places], *inputs[1:]
+
+    handle = output_layer.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def to_device(tensor, device):
+    """A tensor on the device; to a GPU without waiting for what it computes."""
+    return tensor.pin_memory().to(device, non_blocking=True) if _from_cpu(tensor, device) else tensor.to(device)
+
+
+def _from_cpu(tensor, device):
+    return device.type == "cuda" and tensor.device.type == "cpu"
 
 
 def _bare(model):
