@@ -86,7 +86,7 @@ def _compiled(name, device_type):
 
 
 def flex_forward(module, query, key, value, attention_mask, scaling=None, softcap=None, s_aux=None, dropout=0.0, **_):
-    """Attention as transformers calls it: query [rows, heads, length, width] -> ([rows, length, heads, width], None)."""
+    """Attention as transformers calls it: query [rows, heads, length, width] -> [rows, length, heads, width]."""
     if dropout or s_aux is not None:
         raise ValueError("flex attention has no dropout and no sinks here")
 

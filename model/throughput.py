@@ -11,8 +11,8 @@ class Work:
     """Floating-point operations of forward and backward pass: a token, a supervised token, a pair that attends.
 
     A matrix of N numbers takes 2 N a token forwards, 2 N for the gradient of its input, and 2 N more for its own where
-    it trains. Attention takes 4 x width a pair and layer forwards, twice that backwards. What checkpointing computes again
-    does not count; nor does what looks no further than a window, so there the share is somewhat too high.
+    it trains. Attention takes 4 x width a pair and layer forwards, twice that backwards. What checkpointing computes
+    again does not count; a sliding window is left out of account, so there the share is somewhat too high.
     """
 
     token: float

@@ -150,7 +150,7 @@ def test_steps_of_items_are_those_of_the_mixture():
 def test_parts_are_nearly_even():
     lengths = np.random.default_rng(1).integers(300, 800, 64)
     parts = even_parts(lengths, 8)
-    assert sorted(sum(parts, [])) == list(range(64))
+    assert sorted(number for part in parts for number in part) == list(range(64))
     sums = [lengths[part].sum() for part in parts]
     assert max(sums) < 1.05 * min(sums)
 
@@ -177,13 +177,15 @@ def test_operations_are_those_that_pytorch_counts(tmp_path):
 
     for tuning in ("full", "lora"):
         model, _, vocabulary = build_model(make_llm("llama", tmp_path / tuning), 16, tuning, rank=2)
+        llm = model.get_base_model() if tuning == "lora" else model
+        llm.set_attn_implementation("eager")
         batch = collate(questions(vocabulary, ecgs=1, asked=1), vocabulary.pad, packed=False)
-        model.base_model.config._attn_implementation = "eager"
         with FlopCounterMode(display=False) as counter:
             loss_sum(model.train(), batch).backward()
-        tokens, operations = batch_work(work_of(model), batch, vocabulary.pad)
-        length = batch["input_ids"].shape[1]
+        work, length = work_of(model), batch["input_ids"].shape[1]
+        tokens, operations = batch_work(work, batch, vocabulary.pad)
         assert tokens == length
-        work = work_of(model)
-        dense = operations + work.pair * (length**2 - length * (length + 1) / 2)  # eager attention computes every pair
-        assert counter.get_total_flops() == pytest.approx(dense, rel=0.02)
+        more = work.pair * (length**2 - length * (length + 1) / 2)  # eager attention computes every pair
+        if tuning == "lora":  # PEFT makes a gradient of the whole output matrix for the few rows of it that train
+            more += 2 * supervised_tokens(batch) * llm.get_output_embeddings().weight.numel()
+        assert counter.get_total_flops() == pytest.approx(operations + more, rel=0.001)
