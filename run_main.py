@@ -22,6 +22,7 @@ def make_plan(stage, argv):
     from ecg_tokenizer.codec import tokenizer_fingerprint
     from model.agreement import agree
     from model.checkpoint_files import check_fits, checkpoint_hash, llm_hash
+    from model.memory_plan import check_four_bit
     from model.prompts import check_ecg_first
 
     settings = load_settings(stage, argv)
@@ -29,6 +30,8 @@ def make_plan(stage, argv):
         settings, prompts, lines = agree(settings, given_keys(argv), "PRETRAIN_PATH", stage)
         say_once(lines)
     require(settings, "tokenizer_path")
+    if settings.load_in_4bit:
+        check_four_bit(settings.tuning)
     parts = training_parts(stage, settings)
     manifests = {split: [path for part in parts for path in part.manifests[split]] for split in ("train", "valid")}
     fingerprint, llm_path = tokenizer_fingerprint(settings.tokenizer_path), find_llm(settings)
@@ -61,10 +64,12 @@ def model_to_train(plan, ecg_tokenizer, alphabets, dtype):
     settings = plan.settings
     if plan.stage == "finetune" and settings.pretrain_path:
         options = {"dtype": dtype, "dropout": settings.lora_dropout, "text_rows": False, "to_train": True}
+        options["four_bit"] = settings.load_in_4bit
         return load_model(settings.pretrain_path, plan.llm_path, **alphabets, **options)
     lora = {"rank": settings.lora_r, "alpha": settings.lora_alpha, "dropout": settings.lora_dropout}
     features = code_features(ecg_tokenizer) if settings.code_rows == "codec" else None
-    return build_model(plan.llm_path, **alphabets, tuning=settings.tuning, **lora, dtype=dtype, code_features=features)
+    more = {"tuning": settings.tuning, "dtype": dtype, "code_features": features, "four_bit": settings.load_in_4bit}
+    return build_model(plan.llm_path, **alphabets, **lora, **more)
 
 
 def make_examples(plan, vocabulary, text_tokenizer):

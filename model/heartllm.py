@@ -11,10 +11,11 @@ from model.vocabulary import START, add_ecg_tokens
 from utils.tools import UserError
 
 
-def load_llm(path, n_codes, dtype=torch.float32, seed=0, n_scales=0, code_features=None):
+def load_llm(path, n_codes, dtype=torch.float32, seed=0, n_scales=0, code_features=None, four_bit=False):
     """A causal LM from a folder, grown by the ECG's tokens.
 
-    The new rows are `model.code_rows.new_rows`: seeded, so that every process and every later load has the same.
+    The new rows are `model.code_rows.new_rows`: seeded, so that every process and every later load has the same. With
+    ``four_bit`` the linear layers but the output layer are kept in NF4 (bitsandbytes), and computed in ``dtype``.
 
     Returns
     -------
@@ -24,7 +25,7 @@ def load_llm(path, n_codes, dtype=torch.float32, seed=0, n_scales=0, code_featur
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        model = _causal_lm(path, dtype)
+        model = _causal_lm(path, dtype, four_bit)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"{path}: not a causal LM that transformers can load ({str(error).splitlines()[0]})") from error
     grown = START in tokenizer.get_vocab()  # a model that a run here saved whole
@@ -38,13 +39,18 @@ def load_llm(path, n_codes, dtype=torch.float32, seed=0, n_scales=0, code_featur
     return model, tokenizer, vocabulary
 
 
-def _causal_lm(path, dtype):
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+def _causal_lm(path, dtype, four_bit):
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, BitsAndBytesConfig
 
     config = AutoConfig.from_pretrained(path, local_files_only=True)
     known = type(config) in AutoModelForCausalLM._model_mapping
     auto = AutoModelForCausalLM if known else AutoModelForImageTextToText
-    return text_tower(auto.from_pretrained(path, dtype=dtype, local_files_only=True, use_safetensors=True))
+    how = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
+    if four_bit:
+        how["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        )
+    return text_tower(auto.from_pretrained(path, **how))
 
 
 def _grow_rows(model, vocabulary, seed, code_features):
