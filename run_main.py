@@ -2,7 +2,8 @@
 
 python run_main.py pretrain|finetune [--plan] [ENV FILE] [KEY=VALUE ...]     (the launchers do this)
 
-``--plan`` checks settings and inputs, and prints how many processes to start, or ``finished``.
+``--plan`` checks settings and inputs, says what memory the run needs, and prints how many processes to start, or
+``finished``.
 """
 
 from dataclasses import asdict, replace
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from model.parts import read_items, training_parts
 from model.stage import SAVED, Plan, find_llm, say_once
-from utils.machine import print_rank0, processes_wanted, start_process
+from utils.machine import memory_of_a_process, print_rank0, processes_wanted, start_process
 from utils.runs import plan_or_run, results_folder
 from utils.settings import given_keys, load_settings, pick, require
 from utils.tools import REPOSITORY, UserError, entry_point, read_json, sha256_file
@@ -22,7 +23,7 @@ def make_plan(stage, argv):
     from ecg_tokenizer.codec import tokenizer_fingerprint
     from model.agreement import agree
     from model.checkpoint_files import check_fits, checkpoint_hash, llm_hash
-    from model.memory_plan import check_four_bit
+    from model.memory_plan import check_four_bit, plan_lines
     from model.prompts import check_ecg_first
 
     settings = load_settings(stage, argv)
@@ -53,7 +54,8 @@ def make_plan(stage, argv):
             if Path(settings.pretrain_path).resolve().is_relative_to(folder.resolve()):
                 raise UserError(f"PRETRAIN_PATH={settings.pretrain_path} lies in this run's own folder; set RESULTS")
     processes = processes_wanted(settings.num_processes, settings.device)
-    return Plan(stage, settings, folder, llm_path, manifests, inputs, processes, parts)
+    lines = plan_lines(settings, stage, llm_path, processes, *memory_of_a_process(settings.device, processes))
+    return Plan(stage, settings, folder, llm_path, manifests, inputs, processes, parts, lines)
 
 
 def model_to_train(plan, ecg_tokenizer, alphabets, dtype):

@@ -41,7 +41,9 @@ def shape_vocabulary(name):
     return EcgVocabulary(SHAPES[name][6], N_CODES, (0,), 1, N_SCALES)
 
 
-def shaped_llm(name, layers=0, dtype=torch.float32, device="cpu", tuning="lora", rank=64, dropout=0.0, four_bit=False, seed=0):
+def shaped_llm(
+    name, layers=0, dtype=torch.float32, device="cpu", tuning="lora", rank=64, dropout=0.0, four_bit=False, seed=0
+):
     """An LLM of the shape, with an adapter unless ``tuning`` is "full": (model, vocabulary)."""
     from transformers import LlamaForCausalLM
 

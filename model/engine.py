@@ -37,7 +37,7 @@ def _prepare(model, options):
     if options.gradient_checkpointing:
         if not llm.supports_gradient_checkpointing:
             raise UserError(f"GRADIENT_CHECKPOINTING=true: this LLM ({llm.config.model_type}) has none in transformers")
-        llm.gradient_checkpointing_enable({"use_reentrant": False})
+        llm.activation_checkpointing_enable({"use_reentrant": False})
     if options.compile:
         for layer in decoder_layers(llm):
             layer.compile(dynamic=True)

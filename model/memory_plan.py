@@ -150,7 +150,7 @@ def _logits(shape, load):
 
 
 # Of an item, about: tokens, and how many of them are supervised (one ECG of 325 codes; 16 questions where it is shared)
-ITEMS = {"forecast": (630, 58), "causal": (330, 313), "qa": (385, 4), "report": (500, 120), "shared": (340 + 16 * 40, 64)}
+ITEMS = {"forecast": (630, 58), "causal": (330, 313), "qa": (385, 4), "report": (500, 120), "shared": (980, 64)}
 
 
 def plan_lines(settings, stage, llm_path, processes, device, available):

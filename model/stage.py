@@ -31,6 +31,8 @@ class Plan:
     processes : int
     parts : list of Part
         What a training stage learns from (`model.parts`).
+    lines : list of str
+        What ``--plan`` says beside the number of processes.
     """
 
     stage: str
@@ -41,6 +43,7 @@ class Plan:
     inputs: dict
     processes: int
     parts: tuple = ()
+    lines: tuple = ()
 
     @property
     def identity(self):
