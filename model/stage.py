@@ -33,6 +33,8 @@ class Plan:
     processes : int
     parts : list of Part
         What a training stage learns from (`model.parts`).
+    lines : list of str
+        What ``--plan`` says beside the number of processes.
     """
 
     stage: str
@@ -43,14 +45,16 @@ class Plan:
     inputs: dict
     processes: int
     parts: tuple = ()
+    lines: tuple = ()
 
     @property
     def identity(self):
-        """What the run is made of: of its batches only how many items they make a step."""
+        """What the run is made of: of its batches only how many items, or tokens, they make a step."""
         decides, length, other = self.settings.parts(self.stage)
         if self.stage != "eval":
             batch = {key: decides.pop(key) for key in ("BATCH_SIZE", "ACCUMULATION")}
-            decides[ITEMS_A_STEP] = math.prod(batch.values()) * self.processes
+            if not self.settings.tokens_per_step:
+                decides[ITEMS_A_STEP] = math.prod(batch.values()) * self.processes
             other |= batch
         return Identity(decides | {"inputs": self.inputs}, length, other | {"processes": self.processes})
 
