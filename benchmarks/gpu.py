@@ -41,9 +41,8 @@ def machine(device):
 
     card = torch.cuda.get_device_name() if device.type == "cuda" else _processor()
     git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True)
-    commit = git.stdout.strip()  # empty outside a repository
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__, "deepspeed": deepspeed.__version__}
-    return {"card": card, "device": device.type, "versions": versions, "commit": commit}
+    versions = {module.__name__: module.__version__ for module in (torch, transformers, deepspeed)}
+    return {"card": card, "device": device.type, "versions": versions, "commit": git.stdout.strip()}
 
 
 def _processor():
