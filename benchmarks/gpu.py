@@ -135,7 +135,7 @@ def exam(name, ecgs, device, dtype):
     }
     rows = make_codes(ecgs)
     asked = Exam(items, "qa", 16, 8)
-    answering = AnswerModel(merge_adapter(model.eval()), tokenizer, vocabulary, prompts)
+    answering = AnswerModel(merge_adapter(model.eval().to(dtype)), tokenizer, vocabulary, prompts)
     plan = plan_exam(answering, asked, 325)
 
     def answer():

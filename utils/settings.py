@@ -40,7 +40,7 @@ class Settings:
     root_path_json: tuple = _setting((), LLM, "folder of the QA manifests (template_train_background.json, ...), or of one such folder a data set; several as in ROOT_PATH_ECG", path=True, must_exist=True)
     root_report_json: tuple = _setting((), LLM, "folder of the report manifests (train.json, ...); as ROOT_PATH_JSON", path=True, must_exist=True)
     dataset: tuple = _setting(("ptbxl",), LLM, "name of the data set, part of the results folder's name; training takes several, with commas", of=str)
-    mix: tuple = _setting((), TUNE, "passes that an epoch makes over each data set (stage 3: and task, as ptbxl qa, ptbxl report, mimic qa, ...), with commas; 0.5 takes every other item, 0 none; empty makes one each", low=0, high=1000, of=float)
+    mix: tuple = _setting((), TUNE, "passes that an epoch makes over each data set (stage 3: and task, in the order qa a, report a, qa b, report b), with commas; 0.5 takes half of the items, 0 none; empty makes one each", low=0, high=1000, of=float)
     lead_order: str = _setting("name", ALL, "find leads by their names, or by their position in the file (as the published code)", choices=("name", "file"))
     short_records: str = _setting("refuse", ALL, "records shorter than 10 s: refuse them, or pad them with their mean", choices=("refuse", "pad"))
     crop: str = _setting("first", ALL, "which 10 s of a longer record", choices=("first", "centre"))
