@@ -118,7 +118,7 @@ def measure(way, options):
     from utils.machine import pick_device, pick_dtype
 
     device = pick_device(options.device)
-    dtype = pick_dtype(True, device)
+    dtype = pick_dtype(device.type == "cuda", device)  # float32 on a CPU, so that losses can be compared
     torch.set_num_threads(options.threads or torch.get_num_threads())
     model, vocabulary = shaped_llm(options.llm, options.layers, dtype, device, options.tuning)
     multiple = 0

@@ -100,8 +100,9 @@ def memory_parts(shape, load):
         "optimizer": 12 * trained / load.processes,
     }
     gradients = trained * load.number
-    buckets = min(BUCKET, trained) * load.number * (2 if load.device == "cuda" else 1)
-    step = {"gradients": gradients + 4 * trained / load.processes, "buckets": buckets}
+    step = {"gradients": gradients + 4 * trained / load.processes}
+    if load.device == "cuda":  # two, so that one is filled while the other is sent; a CPU's are never touched
+        step["buckets"] = 2 * min(BUCKET, trained) * load.number
     backward = {"activations": _activations(shape, load), "logits": _logits(shape, load)}
     return held | (backward if sum(backward.values()) > sum(step.values()) else step)
 
@@ -145,7 +146,7 @@ def _activations(shape, load):
 def _logits(shape, load):
     """The supervised tokens' logits with their gradients; the copies of the rows that PEFT makes where some train."""
     logits = load.targets * shape.rows * (16 if load.number == 4 else 20)
-    copies = 0 if load.tuning == "full" else 2 * shape.rows * shape.width * load.number
+    copies = 0 if load.tuning == "full" else 3 * shape.rows * shape.width * load.number
     return logits + copies
 
 

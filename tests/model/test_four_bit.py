@@ -22,7 +22,8 @@ def test_an_adapter_on_a_four_bit_base_trains_and_comes_back(tmp_path):
     torch.manual_seed(0)
     model, tokenizer, vocabulary = build_model(llm, 16, "lora", rank=4, four_bit=True)
     layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
-    assert len(layers) == 28 and all(layer.weight.numel() * 2 == layer.in_features * layer.out_features for layer in layers)
+    assert len(layers) == 28
+    assert all(layer.weight.numel() * 2 == layer.in_features * layer.out_features for layer in layers)
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(trained.values(), lr=1e-2)
     batch, losses = collate(random_examples(vocabulary), vocabulary.pad), []
