@@ -112,7 +112,7 @@ class Settings:
     codes_root: str = _setting("results/codes", LLM, "where encoded ECGs are kept", path=True)
     num_processes: int = _setting(0, ALL, "processes, a machine; 0 is one a GPU, one without a GPU", low=0)
     launcher: str = _setting("", ALL, "what starts the processes of several machines; empty is what HOSTFILE or NODES need (docs/clusters.md)", choices=("", "deepspeed", "torchrun"))
-    hostfile: str = _setting("", ALL, "the machines and how many GPUs each has, as DeepSpeed reads it: lines `name slots=4`", path=True, must_exist=True)
+    hostfile: str = _setting("", ALL, "the machines and how many GPUs each has, as DeepSpeed reads it: lines `name slots=4`; only the machine that starts the others reads it", path=True)
     include: str = _setting("", ALL, "of the hostfile, the machines and GPUs to use, as DeepSpeed's --include: `a:0,1@b:2,3`")
     nodes: int = _setting(1, ALL, "machines (torchrun); the same command starts on each", low=1)
     node_rank: int = _setting(-1, ALL, "number of this machine, from 0, where the same command starts on each; -1 lets DeepSpeed start the others over ssh, torchrun number them", low=-1)
