@@ -2,8 +2,9 @@
 
     python benchmarks/memory.py [NAME ...]
 
-On a CPU the peak is the process's largest resident size, on a GPU what PyTorch's allocator reached and the context.
-The LLMs have random weights in known shapes (`benchmarks.shapes`), with fewer layers.
+The peak is the process's largest resident size. malloc is told to give back what is freed (MALLOC_MMAP_THRESHOLD_):
+left alone, glibc kept up to a quarter more than was ever in use. The LLMs have random weights in known shapes
+(`benchmarks.shapes`), with fewer layers.
 """
 
 import json
@@ -32,8 +33,11 @@ CONFIGURATIONS = {
 
 
 def measure(name):
-    """(bytes planned, bytes measured) of a configuration, in this process."""
+    """(bytes planned, bytes measured, the plan's parts, the process's size before) of a configuration, here."""
+    import deepspeed  # noqa: F401  what an engine is made of, before the process's own size is taken
+    import peft  # noqa: F401
     import torch
+    from transformers import LlamaForCausalLM  # noqa: F401
 
     from benchmarks.shapes import shape_config, shaped_llm
     from model.engine import deepspeed_engine
@@ -48,6 +52,7 @@ def measure(name):
     os.environ["DS_ACCELERATOR"] = "cpu"
     join_processes("cpu")
     parts = memory_parts(LlmShape.of(shape_config(shape, layers).to_dict()), load)
+    base = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     dropout, device = load.dropout, torch.device("cpu")
     more = {"tuning": load.tuning, "rank": load.rank, "dropout": dropout, "four_bit": load.four_bit}
     model, vocabulary = shaped_llm(shape, layers, torch.float32, device, **more)
@@ -69,7 +74,7 @@ def measure(name):
     for _ in range(2):
         engine.backward(loss_sum(engine, on_device(batch, device)) / load.targets)
         engine.step()
-    return sum(parts.values()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, parts
+    return sum(parts.values()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, parts, base
 
 
 def _options(load):
@@ -83,19 +88,20 @@ def _options(load):
 @entry_point
 def main(argv):
     if argv[:1] == ["--here"]:
-        planned, measured, parts = measure(argv[1])
-        print(json.dumps({"planned": planned, "measured": measured, "parts": parts}))
+        planned, measured, parts, base = measure(argv[1])
+        print(json.dumps({"planned": planned, "measured": measured, "parts": parts, "base": base}))
         return
     for name in argv or CONFIGURATIONS:
-        done = subprocess.run(
-            [sys.executable, __file__, "--here", name], stdout=subprocess.PIPE, text=True, check=True
-        )
+        environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072"}
+        command = [sys.executable, __file__, "--here", name]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
         row = json.loads(done.stdout.splitlines()[-1])
         shape, layers, load = CONFIGURATIONS[name]
         text = ", ".join(f"{part} {size / 1e9:.2f}" for part, size in row["parts"].items())
         print(
             f"{name:20} {shape}, {layers} layers, {load.tokens} tokens: planned {row['planned'] / 1e9:.2f} GB, "
-            f"measured {row['measured'] / 1e9:.2f} GB ({row['planned'] / row['measured'] - 1:+.1%}); {text}",
+            f"measured {row['measured'] / 1e9:.2f} GB ({row['planned'] / row['measured'] - 1:+.1%}); {text}; "
+            f"the process itself {row['base'] / 1e9:.2f}",
             flush=True,
         )
 

@@ -164,7 +164,8 @@ def plan_lines(settings, stage, llm_path, processes, device, available):
     available : float
         Bytes that a process may take.
     """
-    shape = LlmShape.of(read_json(Path(llm_path) / "config.json"))
+    config = Path(llm_path) / "config.json"
+    shape = LlmShape.of(read_json(config)) if config.is_file() else None
     if shape is None:
         return [f"memory: not computed for this kind of LLM ({llm_path})"]
     kind = settings.pretrain_objective if stage == "pretrain" else settings.tasktype[0]

@@ -128,33 +128,28 @@ def train(stage, options, data, items, model, process, save_adapter):
         progress.step, progress.samples = step + 1, progress.samples + made.n_items
         progress.seconds = time.monotonic() - begun
         bar.update()
-        ends = progress.step == last_step
-        logged = progress.step % options.verbose_steps == 0 or progress.step == 1 or ends
-        validates = progress.step % options.eval_steps == 0 or ends
-        leaves = schedule.ends_epoch(progress.step) or ends
-        saves = progress.step % options.save_steps == 0 or ends or stop
-        if logged or validates or leaves or saves or process.device.type == "cpu":
+        due = _due(progress.step, schedule, options, stop)
+        if any(due.values()) or process.device.type == "cpu":  # a GPU is not waited for at every step
             loss = _finite_loss(losses, schedule)
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-        if logged:
+        if due["line"]:
             speed, share = meter.read()
+            bar.set_postfix(loss=f"{loss:.3f}", tokens_s=f"{speed:.0f}", peak=f"{share:.0%}", refresh=False)
             row = {"step": progress.step, "epoch": epoch, "samples": progress.samples, "loss": loss, "lr": rate}
             row |= {"tokens_per_s": round(speed, 1), "peak_share": round(share, 4)}
-            bar.set_postfix(loss=f"{loss:.3f}", tokens_s=f"{speed:.0f}", peak=f"{share:.0%}", refresh=False)
             if log:
                 log.log(**row, seconds=round(progress.seconds, 2))
         paused = time.monotonic()
-        if validates:
+        if due["validation"]:
             _validate(engine, stage, data, items["valid"], options, process, progress, epoch, log, bar)
-        if leaves:
+        if due["adapter"]:
             masters = float32_masters(engine, process.writes)
             if process.writes:
                 save_adapter(adapter_folder(process.folder, epoch), masters=masters)
             dist.barrier()
-        if saves:
+        if due["save"]:
             save_state(engine, process.folder, progress.saved, process.writes)
             dist.barrier()
-        if stop and not ends:
+        if stop and progress.step < last_step:
             raise Stopped(stop, SAVED_TEXT.format(progress.step) if first else "")
         meter.leave_out(time.monotonic() - paused)
     bar.close()
@@ -168,6 +163,17 @@ def train(stage, options, data, items, model, process, save_adapter):
         finish_run(process.folder, process.identity.fingerprint, **summary)
     if first:
         print(f"{stage}: {progress.step} steps in {progress.seconds:.0f} s -> {adapter}")
+
+
+def _due(step, schedule, options, stop):
+    """What is to be done behind a step: a line in the log, a validation, an adapter, a save."""
+    ends = step == schedule.last_step
+    return {
+        "line": step % options.verbose_steps == 0 or step == 1 or ends,
+        "validation": step % options.eval_steps == 0 or ends,
+        "adapter": schedule.ends_epoch(step) or ends,
+        "save": step % options.save_steps == 0 or ends or bool(stop),
+    }
 
 
 def _stop(progress, process):
