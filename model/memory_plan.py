@@ -11,7 +11,7 @@ from pathlib import Path
 from utils.tools import UserError, read_json
 
 NF4 = 0.516  # bytes a weight: 4 bits, and an 8-bit scale for each 64 of them, itself scaled by 256
-PROCESS = {"cpu": 0.75e9, "cuda": 0.6e9}  # Python with PyTorch, transformers and DeepSpeed; a CUDA context
+PROCESS = {"cpu": 0.5e9, "cuda": 0.6e9}  # Python with PyTorch, transformers and DeepSpeed; a CUDA context
 BUCKET = 50_000_000  # as in model/engine.py
 
 
@@ -146,7 +146,7 @@ def _activations(shape, load):
 def _logits(shape, load):
     """The supervised tokens' logits with their gradients; the copies of the rows that PEFT makes where some train."""
     logits = load.targets * shape.rows * (16 if load.number == 4 else 20)
-    copies = 0 if load.tuning == "full" else 3 * shape.rows * shape.width * load.number
+    copies = 0 if load.tuning == "full" else 2 * shape.rows * shape.width * load.number
     return logits + copies
 
 
