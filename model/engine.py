@@ -51,10 +51,10 @@ def compile_layers(llm, backend="inductor"):
         layer.compile(dynamic=True, backend=backend)
 
 
-def float32_masters(engine):
+def float32_masters(engine, writes):
     """Name -> float32 tensor on the CPU of what trains, where the engine's own parameters are bf16 roundings of it.
 
-    All processes must call it, since each holds a part; empty in float32, and on all processes but the first.
+    All processes must call it, since each holds a part; empty in float32, and on processes that do not write.
     """
     if not engine.bfloat16_enabled():
         return {}
@@ -65,6 +65,6 @@ def float32_masters(engine):
         if parameter.requires_grad:
             if id(parameter) not in known:
                 master = safe_get_full_fp32_param(parameter)
-                known[id(parameter)] = master.cpu() if engine.global_rank == 0 else None
+                known[id(parameter)] = master.cpu() if writes else None
             masters[name] = known[id(parameter)]
-    return masters if engine.global_rank == 0 else {}
+    return masters if writes else {}
