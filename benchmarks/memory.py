@@ -3,7 +3,7 @@
     python benchmarks/memory.py [NAME ...]
 
 The peak is the process's largest resident size. malloc is told to give back what is freed (MALLOC_MMAP_THRESHOLD_):
-left alone, glibc kept up to a quarter more than was ever in use. The LLMs have random weights in known shapes
+left alone, glibc kept 1.3 to 2.2 times as much. The LLMs have random weights in known shapes
 (`benchmarks.shapes`), with fewer layers.
 """
 
