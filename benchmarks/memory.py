@@ -57,7 +57,7 @@ def measure(name):
     more = {"tuning": load.tuning, "rank": load.rank, "dropout": dropout, "four_bit": load.four_bit}
     model, vocabulary = shaped_llm(shape, layers, torch.float32, device, **more)
     options = _options(load)
-    process = ProcessContext(None, None, 0, 1, device, torch.float32)
+    process = ProcessContext(None, None, 0, 1, device, torch.float32, writes=True)
     engine = deepspeed_engine(model, options, process)
     length = load.mask // load.tokens
     ids = [[7 + i] * length for i in range(load.tokens // length)]
