@@ -130,11 +130,19 @@ class KnownQuestions:
         place, similarity = (alike or near)[0]
         return Match(_asked(self._texts[place][1]), similarity, bool(alike))
 
-    def standard(self, kinds=("single-query",), most=8):
-        """The questions that a report would answer: the open ones, those asked most often first."""
-        chosen = [item for item in self.items if item["question_type"] in kinds]
-        chosen.sort(key=lambda item: -sum(count for _, count in item["answers"]))
-        return [item["question"] for item in chosen[:most]]
+    def standard(self, most=8):
+        """What to ask where nobody asks anything: the open questions, then those to be answered by yes or no.
+
+        Of each kind those of which the training had most.
+        """
+
+        def often(kind):
+            chosen = [item for item in self.items if item["question_type"] == kind]
+            return sorted(chosen, key=lambda item: -sum(count for _, count in item["answers"]))
+
+        chosen = often("single-query")[:most]
+        chosen += often("single-verify")[: max(0, most + most // 2 - len(chosen))]
+        return [item["question"] for item in chosen]
 
     @cached_property
     def _by_text(self):

@@ -107,14 +107,25 @@ def measure(signal, sample_rate=500):
 
 
 def _beats(nk, cleaned, rate):
-    """Samples of the R peaks, found in the leads' magnitude; none where most single leads don't show as many."""
-    if not cleaned:
+    """Samples of the R peaks, from the lead that shows them best; none where most leads don't show as many.
+
+    A T wave that is taken for a beat in some leads is outvoted by the others.
+    """
+    found = {row: _r_peaks(nk, lead, rate) for row, lead in cleaned.items()}
+    if not found:
         return np.empty(0, dtype=int)
-    together = np.sqrt(np.mean(np.square(list(cleaned.values())), axis=0))
-    peaks = _r_peaks(nk, together, rate)
-    counts = np.array([len(_r_peaks(nk, lead, rate)) for lead in cleaned.values()])
-    agree = np.abs(counts - len(peaks)) <= max(1, 0.1 * len(peaks))
-    return peaks if agree.mean() >= 0.5 else np.empty(0, dtype=int)
+    counts = np.array([len(peaks) for peaks in found.values()])
+    usual = np.median(counts)
+    agree = [row for row, peaks in found.items() if abs(len(peaks) - usual) <= max(1, 0.1 * usual)]
+    if len(agree) < 0.5 * len(found):
+        return np.empty(0, dtype=int)
+    # Of the leads with the usual number the one whose beats are the steadiest: a false or missed one unsteadies it.
+    return min((found[row] for row in agree if len(found[row]) >= FEWEST_BEATS), key=_unsteadiness, default=found[agree[0]])
+
+
+def _unsteadiness(peaks):
+    rr = np.diff(peaks)
+    return rr.std() / rr.mean()
 
 
 def _r_peaks(nk, lead, rate):
