@@ -42,7 +42,7 @@ def build_parser():
 @entry_point
 def main(argv):
     """Ask, and print what was said."""
-    options = build_parser().parse_args(argv)
+    options = build_parser().parse_intermixed_args(argv)
     files, questions, pairs = split_words(options.words)
     reader, settings = open_reader(pairs)
     reading = {"window": options.window - 1, "units": options.units, "leads": options.leads}
