@@ -121,7 +121,7 @@ def _beats(nk, cleaned, rate):
     """
     found = [_r_peaks(nk, lead, rate) for lead in cleaned.values()]
     votes = [sum(_alike(peaks, others, 0.1 * rate) for others in found) for peaks in found]
-    if max(votes, default=0) < 0.5 * len(found):
+    if max(votes, default=0) < max(1, 0.5 * len(found)):
         return np.empty(0, dtype=int)
     return min((peaks for peaks, vote in zip(found, votes, strict=True) if vote == max(votes)), key=_unsteadiness)
 
