@@ -26,7 +26,7 @@ def build_parser():
         epilog=f"For research. Not a medical device. Settings, as KEY=VALUE: {', '.join(SETTINGS)}.",
     )
     add = parser.add_argument
-    add("words", nargs="+", metavar="FILE|question|KEY=VALUE", help="the file (two: questions that compare them), then questions")
+    add("words", nargs="+", metavar="FILE|question|KEY=VALUE", help="a file (two for questions that compare them; or a folder), then questions")
     add("--report", action="store_true", help="write the report too")
     add("--json", action="store_true", help="print everything as JSON")
     add("--plot", metavar="F.png", help="draw the ten seconds on ECG paper")
@@ -133,7 +133,8 @@ def ask_files(reader, files, questions, reading, asking, options):
         told["ecgs"].append(entry | {"measured_as_text": facts.lines()})
     if len(ecgs) == 1 and (options.report or not questions):
         text = write_report(reader, ecgs[0])
-        told["report"] = {"text": text, "contradictions": against_report(text, measured[0])}
+        if text or options.report:
+            told["report"] = {"text": text, "contradictions": against_report(text, measured[0])}
     asked = questions or (reader.standard_questions if len(ecgs) == 1 else [])
     if asked:
         facts = measured[0] if len(ecgs) == 1 else None
