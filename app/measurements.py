@@ -1,8 +1,8 @@
 """What can be measured in an ECG without any model: rate, regularity, PR, QRS, QT; each only where it is measurable.
 
-Beats, and the start of P and end of T in single leads, are found by neurokit2. Its start and end of the QRS lie some 50 ms
-off (its issue 1042), so these are taken from the median beat of all leads together: from where the leads begin to change
-fast to where they stop. An interval is only told where beats and leads agree.
+Beats, and the start of P and end of T in single leads, are found by neurokit2. Its start and end of the QRS lie some
+50 ms off (its issue 1042), so these are taken from the median beat of all leads together: from where the leads begin to
+change fast to where they stop. An interval is only told where beats and leads agree.
 """
 
 import warnings
