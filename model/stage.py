@@ -131,7 +131,7 @@ def stored_codes(tokenizer, root, paths, codes_root, policy, workers=0, view=0):
         looked_at = list(dict.fromkeys(paths))[sharers.number :: sharers.count]  # each looks at its share of the files
         missing = missing_records(CodeStore.open_as_it_is(folder, *made_with), root, looked_at)
         missing = sharers.share(missing)
-        encode_part(tokenizer, root, missing, folder, policy, workers)
+        encode_part(tokenizer, root, missing, folder, policy, workers, quiet=dist.get_rank() > 0)
         dist.barrier()
         if first:
             merge_parts(folder, *made_with)

@@ -105,6 +105,7 @@ class Settings:
     # evaluation
     controls: tuple = _setting((), "e", "also score with another patient's ECG and with a flat one: shuffled,blank", choices=("shuffled", "blank"))
     answers: str = _setting("generate", "e", "answer with what the LLM writes, or with the likeliest of a question's candidates (QA only)", choices=("generate", "likelihood"))
+    engine: str = _setting("own", "e", "what writes the answers: our own loop, or vLLM where it is installed (otherwise ours, and the exam says so)", choices=("own", "vllm"))
     max_new_tokens: int = _setting(0, "e", "longest generation; 0 is the published 170 (QA) or 200 (report)", low=0)
     test_items: int = _setting(0, "e", "score a seeded sample of so many items; 0 is all", low=0)
     # machine
@@ -112,7 +113,7 @@ class Settings:
     codes_root: str = _setting("results/codes", LLM, "where encoded ECGs are kept", path=True)
     num_processes: int = _setting(0, ALL, "processes, a machine; 0 is one a GPU, one without a GPU", low=0)
     launcher: str = _setting("", ALL, "what starts the processes of several machines; empty is what HOSTFILE or NODES need (docs/clusters.md)", choices=("", "deepspeed", "torchrun"))
-    hostfile: str = _setting("", ALL, "the machines and how many GPUs each has, as DeepSpeed reads it: lines `name slots=4`", path=True, must_exist=True)
+    hostfile: str = _setting("", ALL, "the machines and how many GPUs each has, as DeepSpeed reads it: lines `name slots=4`; only the machine that starts the others reads it", path=True)
     include: str = _setting("", ALL, "of the hostfile, the machines and GPUs to use, as DeepSpeed's --include: `a:0,1@b:2,3`")
     nodes: int = _setting(1, ALL, "machines (torchrun); the same command starts on each", low=1)
     node_rank: int = _setting(-1, ALL, "number of this machine, from 0, where the same command starts on each; -1 lets DeepSpeed start the others over ssh, torchrun number them", low=-1)
