@@ -1,6 +1,6 @@
 """The tables of docs/llms-and-hardware.md: what benchmarks/results/*.json measured, and what the memory plan computes.
 
-    python -m benchmarks.results
+python -m benchmarks.results
 """
 
 import json

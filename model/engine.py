@@ -39,19 +39,23 @@ def _prepare(model, options):
             raise UserError(f"GRADIENT_CHECKPOINTING=true: this LLM ({llm.config.model_type}) has none in transformers")
         llm.activation_checkpointing_enable({"use_reentrant": False})
     if options.compile:
-        for layer in decoder_layers(llm):
-            layer.compile(dynamic=True)
+        compile_layers(llm)
 
 
-def decoder_layers(llm):
-    """The LLM's layers, which are all alike: the longest list of modules in it."""
+def compile_layers(llm, backend="inductor"):
+    """Compile each of the LLM's layers, which are the longest list of modules in it, for sequences of any length."""
     lists = [module for module in llm.get_decoder().modules() if isinstance(module, torch.nn.ModuleList)]
     if not lists:
         raise UserError(f"COMPILE=true: this LLM ({llm.config.model_type}) has no list of layers")
-    return max(lists, key=len)
+    for layer in max(lists, key=len):
+        layer.compile(dynamic=True, backend=backend)
 
 
+<<<<<<< HEAD
 def float32_masters(engine, writes=True):
+=======
+def float32_masters(engine, writes):
+>>>>>>> step
     """Name -> float32 tensor on the CPU of what trains, where the engine's own parameters are bf16 roundings of it.
 
     All processes must call it, since each holds a part; empty in float32, and on processes that do not write.

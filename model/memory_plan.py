@@ -11,7 +11,7 @@ from pathlib import Path
 from utils.tools import UserError, read_json
 
 NF4 = 0.516  # bytes a weight: 4 bits, and an 8-bit scale for each 64 of them, itself scaled by 256
-PROCESS = {"cpu": 0.75e9, "cuda": 0.6e9}  # Python with PyTorch, transformers and DeepSpeed; a CUDA context
+PROCESS = {"cpu": 0.5e9, "cuda": 0.6e9}  # Python with PyTorch, transformers and DeepSpeed; a CUDA context
 BUCKET = 50_000_000  # as in model/engine.py
 
 
@@ -103,7 +103,9 @@ def memory_parts(shape, load):
     step = {"gradients": gradients + 4 * trained / load.processes}
     if load.device == "cuda":  # two, so that one is filled while the other is sent; a CPU's are never touched
         step["buckets"] = 2 * min(BUCKET, trained) * load.number
-    backward = {"activations": _activations(shape, load), "logits": _logits(shape, load)}
+    backward = {"activations": _activations(shape, load)}
+    logits, again = _logits(shape, load), load.tokens * _layer(shape, load) if load.checkpointing else 0
+    backward |= {"logits": logits} if logits > again else {"a layer again": again}  # the first is over when that begins
     return held | (backward if sum(backward.values()) > sum(step.values()) else step)
 
 
@@ -120,11 +122,18 @@ def _parameters(shape, load):
 
 
 def _activations(shape, load):
-    """What the forward pass keeps for the backward pass, and the masks.
+    """What the forward pass keeps for the backward pass, and the masks; with checkpointing each layer's input only."""
+    kept = shape.layers * (load.number * shape.width if load.checkpointing else _layer(shape, load))
+    masks = load.mask * 4 if load.device == "cpu" else load.mask * load.number
+    return load.tokens * (kept + 2 * (4 + load.number) * shape.width) + masks
 
-    A layer keeps of each token: each norm's input, normalised and scaled (the first two in float32); queries, keys and
-    values as attention takes them, and its output; the gate, its activation, the other half and their product. LoRA
-    with dropout keeps its own copy of each matrix's input, and what was dropped.
+
+def _layer(shape, load):
+    """What a layer keeps of a token.
+
+    Each norm's input, normalised and scaled (the first two in float32); queries, keys and values as attention takes
+    them, and its output; the gate, its activation, the other half and their product. LoRA with dropout keeps its own
+    copy of each matrix's input, and what was dropped.
     """
     d, inner, number = shape.width, shape.inner, load.number
     attention, kv = shape.heads * shape.head, shape.kv_heads * shape.head
@@ -136,17 +145,13 @@ def _activations(shape, load):
             mask = 1 if load.device == "cuda" else number
             inputs = sum(i for i, _ in shape.linear)
             layer += inputs * (number + mask) - number * (2 * d + inner)  # the inputs themselves need not be kept
-    kept = shape.layers * layer
-    if load.checkpointing:
-        kept = shape.layers * number * d + layer
-    kinds = 4 * load.mask if load.device == "cpu" else load.mask * number
-    return load.tokens * (kept + 2 * (4 + number) * d) + kinds
+    return layer
 
 
 def _logits(shape, load):
     """The supervised tokens' logits with their gradients; the copies of the rows that PEFT makes where some train."""
     logits = load.targets * shape.rows * (16 if load.number == 4 else 20)
-    copies = 0 if load.tuning == "full" else 3 * shape.rows * shape.width * load.number
+    copies = 0 if load.tuning == "full" else 2 * shape.rows * shape.width * load.number
     return logits + copies
 
 

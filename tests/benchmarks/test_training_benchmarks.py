@@ -1,6 +1,9 @@
 """The benchmarks of the training step run, and the docs say what they found."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -26,3 +29,15 @@ def test_all_that_needs_a_gpu_runs_on_a_cpu_too(tmp_path):
     assert [part["what"].split(",")[0] for part in found["parts"]] == ["losses", "encoding", "LoRA", "LoRA", "exam"]
     assert not any("error" in part for part in found["parts"]) and found["parts"][1]["codes_other_than_cpu"] == 0
     assert all(part["losses"][1] < part["losses"][0] for part in found["parts"][2:4])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["LoRA", "full"])
+def test_the_plan_is_within_ten_percent_of_the_measured_peak(name):
+    """Two of the five configurations; `python benchmarks/memory.py` measures all."""
+    command = [sys.executable, str(REPOSITORY / "benchmarks/memory.py"), "--here", name]
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072"}
+    environment = {key: value for key, value in environment.items() if key not in ("RANK", "WORLD_SIZE")}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    row = json.loads(done.stdout.splitlines()[-1])
+    assert row["planned"] == pytest.approx(row["measured"], rel=0.1)

@@ -105,7 +105,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(world, pretrained):
     assert losses(folder) == losses(pretrained), "bit for bit"
     assert losses(folder, "val_loss") == losses(pretrained, "val_loss")
     again = run("run_main.py", "pretrain", "--plan", *words, "RESUME=true")
-    assert again.stdout.strip() == "finished"
+    assert again.stdout.strip() == "finished" and "memory a process (computed" in again.stderr
     other = run("run_main.py", "pretrain", *words, "RESUME=true", "LEARNING_RATE=1", check=False)
     assert other.returncode == 2 and "other settings" in other.stderr
 

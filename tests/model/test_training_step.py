@@ -9,6 +9,7 @@ import torch
 from data_provider.data_factory import Mixture, even_parts
 from model.attention import BLOCK, FLEX, attends, block_mask, dense_mask
 from model.checkpoints import build_model
+from model.engine import compile_layers
 from model.heartllm import loss_sum
 from model.layouts import exact_layouts
 from model.packing import Example, collate, packed_length, real_tokens, supervised_tokens
@@ -110,6 +111,23 @@ def test_flex_attention_has_the_losses_of_the_dense_mask(name, tmp_path):
         assert exact == {"packed", "shared"} and not faults
         assert model.get_base_model().config._attn_implementation == FLEX
         assert loss_sum(model, batch).item() == pytest.approx(dense.item(), abs=1e-4 * supervised_tokens(batch))
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_checkpointed_and_compiled_layers_compute_the_same(checkpointing, tmp_path):
+    """Lost otherwise: a faster or smaller step that learns something else."""
+    model, _, vocabulary = build_model(make_llm("llama", tmp_path), 16, "lora", rank=2)
+    batches = [collate(questions(vocabulary, seed=seed), vocabulary.pad) for seed in (0, 1)]  # of other lengths
+    loss, expected = gradients(model.train(), batches)
+    llm = model.get_base_model()
+    if checkpointing:
+        llm.activation_checkpointing_enable({"use_reentrant": False})
+    else:
+        compile_layers(llm, backend="aot_eager")  # all but the kernels, which take minutes
+    again, found = gradients(model, batches)
+    assert again == pytest.approx(loss, rel=1e-5)
+    assert found.keys() == expected.keys()
+    assert all(torch.allclose(found[name], expected[name], rtol=1e-3, atol=1e-5) for name in expected)
 
 
 # ---- which items a step takes
