@@ -55,15 +55,10 @@ def make_plan(stage, argv):
             inputs["pretrained"] = checkpoint_hash(settings.pretrain_path)
             if Path(settings.pretrain_path).resolve().is_relative_to(folder.resolve()):
                 raise UserError(f"PRETRAIN_PATH={settings.pretrain_path} lies in this run's own folder; set RESULTS")
-<<<<<<< HEAD
-    processes = processes_wanted(settings.num_processes, settings.device, pick(settings, Machines))
-    lines = plan_lines(settings, stage, llm_path, processes, *memory_of_a_process(settings.device, processes))
-=======
     machines = pick(settings, Machines)
     processes = processes_wanted(settings.num_processes, settings.device, machines)
     room = memory_of_a_process(settings.device, max(1, processes // machines.nodes))
     lines = plan_lines(settings, stage, llm_path, processes, *room)
->>>>>>> step
     return Plan(stage, settings, folder, llm_path, manifests, inputs, processes, parts, lines)
 
 

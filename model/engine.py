@@ -51,11 +51,7 @@ def compile_layers(llm, backend="inductor"):
         layer.compile(dynamic=True, backend=backend)
 
 
-<<<<<<< HEAD
-def float32_masters(engine, writes=True):
-=======
 def float32_masters(engine, writes):
->>>>>>> step
     """Name -> float32 tensor on the CPU of what trains, where the engine's own parameters are bf16 roundings of it.
 
     All processes must call it, since each holds a part; empty in float32, and on processes that do not write.

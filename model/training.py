@@ -67,11 +67,7 @@ class ProcessContext:
     world: int
     device: torch.device
     dtype: torch.dtype
-<<<<<<< HEAD
-    writes: bool = True
-=======
     writes: bool
->>>>>>> step
     control: object = None  # a group of all processes over gloo, where the device's own would make a GPU wait
 
 
