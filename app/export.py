@@ -11,6 +11,8 @@ from pathlib import Path
 
 from app.chat_template import chat_template
 from app.model_card import base_licence, licence_files, model_card
+from data_provider.read import LEADS
+from ecg_tokenizer.familiarity import FILE as FAMILIAR
 from utils.tools import UserError, entry_point, make_folder_once, read_json, sha256_file, write_json
 
 FORMAT, SUMS, ECG_TOKENIZER, PROMPTS = 1, "SHA256SUMS", "ecg_tokenizer", "prompts.json"
@@ -26,7 +28,7 @@ def build_parser():
     add("--llm", metavar="P", default="", help="the LLM that the adapter belongs to, where it has moved")
     add("--tokenizer", metavar="P", default="", help="its ECG tokenizer, where that has moved")
     add("--prompts", metavar="P", default="", help="prompt words of an authors' .pth (default: as PROMPTS)")
-    add("--metrics", metavar="P", action="append", default=[], help="an exam of it (folder or metrics.json), may repeat")
+    add("--metrics", metavar="P", action="append", default=[], help="an exam of it, for the model card; may repeat")
     add("--dtype", choices=DTYPES, default="float32", help="of the weights (default: float32)")
     add("--license", default="", help="of the base LLM, where its folder does not say")
     return parser
@@ -162,10 +164,10 @@ def _write(folder, parts, exams, dtype):
     text_tokenizer.save_pretrained(folder)
     share_weights(folder)
     ecg_tokenizer.save(folder / ECG_TOKENIZER)
-    for name in ("familiar.json",):
-        beside = (parts["tokenizer_path"] if parts["tokenizer_path"].is_dir() else parts["tokenizer_path"].parent) / name
-        if beside.is_file():
-            shutil.copyfile(beside, folder / ECG_TOKENIZER / name)
+    given = parts["tokenizer_path"]
+    familiar = (given if given.is_dir() else given.parent) / FAMILIAR
+    if familiar.is_file():
+        shutil.copyfile(familiar, folder / ECG_TOKENIZER / FAMILIAR)
     for file in licence_files(parts["llm_path"]):
         shutil.copyfile(file, folder / f"BASE_{file.name}")
     write_json(folder / PROMPTS, prompts)
@@ -181,7 +183,7 @@ def text_is_exact(tokenizer, vocabulary, prompts, tasks, row_length):
     """
     from model.prompts import prompt_ids, prompt_string
 
-    leads = row_length - (row_length if not vocabulary.n_scales else row_length - 12)
+    leads = len(LEADS) if vocabulary.n_scales else 0
     row = [vocabulary.n_codes] * leads + [number % vocabulary.n_codes for number in range(row_length - leads)]
     item = {"question": "Does this ECG show atrial fibrillation?", "background": "- Age: 54; - Sex: 1; "}
     for task in tasks:

@@ -25,7 +25,8 @@ def base_licence(llm_path):
             return licence
     readme = path / "README.md"
     if path.name and readme.is_file():
-        found = re.search(r"\A---\n(?:.*\n)*?license: *([\w.\-]+)", readme.read_text(encoding="utf-8", errors="replace"))
+        text = readme.read_text(encoding="utf-8", errors="replace")
+        found = re.search(r"\A---\n(?:.*\n)*?license: *([\w.\-]+)", text)
         return found.group(1) if found else UNKNOWN
     return UNKNOWN
 
