@@ -85,7 +85,7 @@ def _verify_exam(archive, folder, exam):
         raise UserError(f"{archive.path}: {name}/metrics.json does not follow from the predictions: {fault}")
     lines = [f"{name}: {len(rows)} predictions scored again: {_figures(stored)} figures, all the same"]
     if left:
-        lines.append(f"{name}: not scored again here: {'; '.join(left)}")
+        lines += [f"{name}: not scored again here: {score} ({why})" for score, why in sorted(set(left))]
     lines.append(f"{name}: {proved}")
     lines.append(f"{name}: checkpoint, ECG tokenizer and items are those that the exam wrote down")
     return lines
@@ -143,16 +143,21 @@ def _about(item):
 
 
 def difference(stored, again, left, place=""):
-    """Where stored figures differ from those made again, or ""; what could not be made again is added to ``left``."""
+    """Where stored figures differ from those made again, or "".
+
+    What could not be made again (without Java) is added to ``left``: (name, reason).
+    """
     if isinstance(again, dict) and "skipped" in again and stored != again:
-        left.append(f"{place} ({again['skipped']})")
+        left.append((place.rsplit(".", 1)[-1], again["skipped"]))
         return ""
     if isinstance(stored, dict) and isinstance(again, dict):
         if "skipped" in stored:
             return ""
         for key, value in stored.items():
             where = f"{place}.{key}" if place else key
-            fault = difference(value, again[key], left, where) if key in again else f"{where} has no source"
+            skipped = key not in again and any(key == name for name, _ in left)  # what is made of skipped scores
+            fault = "" if skipped else f"{where} has no source"
+            fault = difference(value, again[key], left, where) if key in again else fault
             if fault:
                 return fault
         return ""
