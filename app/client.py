@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from app.export import ECG_TOKENIZER
 from app.serve import read_export
-from data_provider.read import SignalPolicy, fit_signal, read_record, standardise
+from data_provider.read import SignalPolicy, load_signal
 from model.prompts import prompt_ids, prompt_string
 from utils.tools import UserError, entry_point
 
@@ -55,8 +55,7 @@ class Prompter:
 
     def encode_file(self, path):
         """The codes of an ECG file, uint16 [row_length]."""
-        record = read_record(path, self.policy.lead_order)
-        x, _, std = standardise(fit_signal(record, self.policy))
+        x, _, std = load_signal(path, self.policy)
         return self.tokenizer.encode_rows(x[None], std[None])[0]
 
     def prompt(self, item, task, ecgs):

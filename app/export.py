@@ -13,10 +13,11 @@ from app.chat_template import chat_template
 from app.model_card import base_licence, licence_files, model_card
 from data_provider.read import LEADS
 from ecg_tokenizer.familiarity import FILE as FAMILIAR
-from utils.tools import UserError, entry_point, make_folder_once, read_json, sha256_file, write_json
+from utils.tools import REPOSITORY, UserError, entry_point, make_folder_once, read_json, sha256_file, write_json
 
 FORMAT, SUMS, ECG_TOKENIZER, PROMPTS = 1, "SHA256SUMS", "ecg_tokenizer", "prompts.json"
 POLICY = ("LEAD_ORDER", "SHORT_RECORDS", "CROP", "MAX_GAP_S")
+ASKING = ("questions.json", "abstention.json")  # what `heartllm ask` wants beside a reader, where it was made
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -103,13 +104,17 @@ def _parts(checkpoint, llm, tokenizer, prompts):
     card = read_json(path / CARD) if path.is_dir() else {"stage": "finetune", "settings": {}}
     if card["stage"] != "finetune":
         raise UserError(f"{path}: is what stage 2 left, which has learned no task yet")
-    llm_path, tokenizer_path = Path(llm or card.get("llm_path", "")), Path(tokenizer or card.get("tokenizer_path", ""))
     whole = path.is_dir() and not (path / "adapter_config.json").is_file()
+    llm_path = Path(llm or card.get("llm_path", ""))
+    tokenizer_path = Path(tokenizer or _there(path, card.get("tokenizer_path", "")))
     for given, option, found in ((llm_path, "--llm", whole), (tokenizer_path, "--tokenizer", False)):
         if not found and (given == Path() or not given.exists()):
             raise UserError(f"{path}: belongs to {given}, which is not there; name it with {option}")
     ecg_tokenizer = EcgTokenizer.from_pretrained(tokenizer_path)
-    check_fits(path, ecg_tokenizer.fingerprint, "" if whole and not llm_path.is_dir() else llm_path)
+    if not whole:
+        check_fits(path, ecg_tokenizer.fingerprint, llm_path)
+    elif card["tokenizer_fingerprint"] != ecg_tokenizer.fingerprint:
+        raise UserError(f"{path}: was trained with another ECG tokenizer than {tokenizer_path}")
     facts = adapter_facts(path)
     settings = {key: card["settings"][key] for key in ("DATASET", *POLICY) if key in card["settings"]}
     return {
@@ -132,6 +137,11 @@ def _parts(checkpoint, llm, tokenizer, prompts):
             "inputs": {"prompts": facts.get("PROMPTS") or read_prompts(prompts)},
         },
     }
+
+
+def _there(path, said):
+    """Where a card's path leads: from the checkpoint (an export's), the repository (its own), or the root."""
+    return next((place / said for place in (path, REPOSITORY) if said and (place / said).exists()), said)
 
 
 def read_exam(path, checkpoint_sha256):
@@ -165,9 +175,11 @@ def _write(folder, parts, exams, dtype):
     share_weights(folder)
     ecg_tokenizer.save(folder / ECG_TOKENIZER)
     given = parts["tokenizer_path"]
-    familiar = (given if given.is_dir() else given.parent) / FAMILIAR
-    if familiar.is_file():
-        shutil.copyfile(familiar, folder / ECG_TOKENIZER / FAMILIAR)
+    beside = {(given if given.is_dir() else given.parent) / FAMILIAR: folder / ECG_TOKENIZER / FAMILIAR}
+    beside |= {parts["path"] / name: folder / name for name in ASKING}
+    for source, target in beside.items():
+        if source.is_file():
+            shutil.copyfile(source, target)
     for file in licence_files(parts["llm_path"]):
         shutil.copyfile(file, folder / f"BASE_{file.name}")
     write_json(folder / PROMPTS, prompts)

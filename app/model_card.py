@@ -5,7 +5,7 @@ from pathlib import Path
 
 from utils.scores import summary
 
-MADE_HERE = {"tiny_llm": "mit", "smollm2_135m_instruct": "apache-2.0"}  # folders that this project writes
+MADE_HERE = {"tiny": "mit", "smollm2": "apache-2.0"}  # folders that this project writes
 UNKNOWN = "other"
 
 
@@ -45,7 +45,9 @@ def model_card(facts, exams):
     prompts, tasks = facts["inputs"]["prompts"], facts["settings"]["TASKTYPE"]
     lines = ["---", f"license: {licence}", "library_name: transformers", "pipeline_tag: text-generation"]
     lines += ["tags: [ecg, heartllm]", "---", "# An ECG reader", ""]
-    lines += [f"{facts['llm']} with ECG code tokens, tuned on {facts['settings'].get('DATASET', 'ECGs')} for: "]
+    lines += [
+        f"{facts['llm']} with ECG code tokens, tuned on {_joined(facts['settings'].get('DATASET', 'ECGs'))} for: "
+    ]
     lines[-1] += ", ".join({"qa": "answers to questions", "report": "reports"}[task] for task in tasks) + "."
     lines += ["**For research. Not a medical device.**", "", "## Asking it"]
     lines += [
@@ -68,6 +70,10 @@ def model_card(facts, exams):
     return "\n".join(lines)
 
 
+def _joined(names):
+    return names if isinstance(names, str) else ", ".join(names)
+
+
 def _leads(facts):
     return ", first the amplitudes of the twelve leads" if facts["n_scales"] else ""
 
@@ -78,7 +84,10 @@ def _scores(exams):
     lines = []
     for metrics in exams:
         settings = metrics["provenance"]["settings"]
-        lines += [f"Exam: {settings['TASKTYPE']}, {settings['DATASET']}; 95 % intervals by resampling patients.", ""]
+        lines += [
+            f"Exam: {_joined(settings['TASKTYPE'])}, {_joined(settings['DATASET'])}; 95 % intervals by resampling patients.",
+            "",
+        ]
         lines += [f"- {line}" for line in summary(metrics)] + [""]
     return lines[:-1]
 
