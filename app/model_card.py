@@ -84,10 +84,8 @@ def _scores(exams):
     lines = []
     for metrics in exams:
         settings = metrics["provenance"]["settings"]
-        lines += [
-            f"Exam: {_joined(settings['TASKTYPE'])}, {_joined(settings['DATASET'])}; 95 % intervals by resampling patients.",
-            "",
-        ]
+        about = f"{_joined(settings['TASKTYPE'])}, {_joined(settings['DATASET'])}"
+        lines += [f"Exam: {about}; 95 % intervals by resampling patients.", ""]
         lines += [f"- {line}" for line in summary(metrics)] + [""]
     return lines[:-1]
 
