@@ -81,7 +81,7 @@ def measure(signal):
 
 def _peaks(signal):
     """R peaks (samples) of the first lead that shows any; None without two."""
-    from ecg_tokenizer.quality.measures import r_peaks
+    from ecg_tokenizer.quality import r_peaks
 
     for lead in RHYTHM_LEADS:
         peaks = r_peaks(signal[LEADS.index(lead)])

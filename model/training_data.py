@@ -146,13 +146,14 @@ def validation_batches(stage, items, rank, world, batch_size, seed):
 
 
 def longest_example(stage, items, tries=256):
-    """Most tokens that one sequence takes, of the items with the longest texts."""
+    """Most tokens that one sequence takes, of the items of each task with the longest texts."""
 
-    def text_length(item):
-        if isinstance(item, list):
-            return max(map(text_length, item))
-        content = item.content
-        return 0 if isinstance(content, str) else len(str(content)) + 4000 * len(item_paths(content))
+    def text_length(item, task):
+        contents = [one.content for one in (item if isinstance(item, list) else [item]) if one.source.task == task]
+        return max((len(str(content)) + 4000 * len(item_paths(content)) for content in contents), default=0)
 
-    likely = sorted(items, key=text_length, reverse=True)[:tries]
+    tasks = {one.source.task for item in items for one in (item if isinstance(item, list) else [item])}
+    likely = items[:tries] if "" in tasks else []  # stage 2's are equally long
+    for task in tasks - {""}:
+        likely = likely + sorted(items, key=lambda item, task=task: text_length(item, task), reverse=True)[:tries]
     return max(len(e.input_ids) for item in likely for e in stage.examples(item, item_rng(0, 0, 0)))
