@@ -58,3 +58,15 @@ class Desk:
     def read_lines(self, shown):
         record = shown.record
         return [f"{record.signal.shape[1] / record.sample_rate:g} s at {record.sample_rate:g} Hz", *record.notes]
+
+    def measured(self, shown, window=0):
+        return {"Heart rate": "72 / min"}
+
+    def ask(self, shown, questions, other=None, window=0):
+        return [{"question": q, "answer": "yes", "lines": ["0.8 yes, 0.2 no"]} for q in questions]
+
+    def report(self, shown, window=0):
+        return {"question": "Report", "answer": "sinus rhythm.", "lines": []}
+
+    def facts(self, shown, window=0):
+        return {"read": self.read_lines(shown), "measured": self.measured(shown, window)}

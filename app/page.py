@@ -3,16 +3,20 @@
 import argparse
 import functools
 import os
+from functools import partial
 
 from app import page_html
 from app.drop_zone import STYLE, drop_zone
 from app.page_guard import Guard
+from app.page_tools import agent_tools
 from app.uploads import Limits, Waiting
-from utils.plots import LAYOUTS
 from utils.tools import UserError, entry_point
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 FONTS = ("system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
+SESSION_S = 3600  # an ECG whose page is left alone for so long is forgotten
+EMPTY = '<p class="empty">No ECG yet: choose one, or drop its file.</p>'
+EXAMPLE = "Does this ECG show atrial fibrillation?"
 ZOOM = "(percent) => document.querySelectorAll('.paper img').forEach(image => image.style.width = percent + '%')"
 
 
@@ -67,13 +71,13 @@ def layout(gr, desk, waiting):
     with gr.Blocks(title="Ask about an ECG", analytics_enabled=False) as page:
         gr.HTML(page_html.notice(), elem_id="notice")
         gr.Markdown("# Ask about an ECG")
-        first, second, said = (gr.State(None, time_to_live=3600) for _ in range(3))
+        first, second, said = (gr.State(None, time_to_live=SESSION_S) for _ in range(3))
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
                 drop_first = drop_zone(gr, "ECG", waiting.limits)
                 with gr.Accordion("What the file does not say", open=False):
-                    rate = gr.Number(label="Sampling rate (Hz)", info="of tables and arrays", precision=3)
-                    units = gr.Dropdown(["", "mV", "uV", "V"], label="Unit", value="")
+                    rate = gr.Number(None, label="Sampling rate (Hz)", info="Of tables and arrays.")
+                    units = gr.Radio(["mV", "uV", "V"], label="Unit")
                     leads = gr.Textbox(label="Leads in the file's order", placeholder="I, II, V1, ...")
                 with gr.Accordion("Compare with a second ECG", open=False):
                     drop_second = drop_zone(gr, "Second ECG", waiting.limits)
@@ -83,38 +87,43 @@ def layout(gr, desk, waiting):
                 with gr.Row():
                     names = [("3 x 4 and lead II", "3x4"), ("6 x 2", "6x2"), ("12 x 1", "12x1")]
                     arrangement = gr.Radio(names, value="3x4", label="Leads")
-                    zoom = gr.Slider(100, 400, value=100, step=25, label="Zoom (%)")
+                    zoom = gr.Slider(100, 400, value=100, step=25, label="Zoom (%)", buttons=[])
                 with gr.Row():
                     codes = gr.Checkbox(label="Draw what its codes keep of it on top")
-                    window = gr.Slider(1, 2, value=1, step=1, label="Ten seconds, number", visible=False)
-                paper = gr.HTML(elem_id="paper")
-                question = gr.Textbox(label="Question", lines=1, max_lines=3, max_length=500)
-                standard = gr.Dropdown(desk.standard_questions, label="A question the reader knows", value=None)
+                    window = gr.Slider(1, 2, value=1, step=1, label="Ten seconds, number", visible=False, buttons=[])
+                paper = gr.HTML(EMPTY, elem_id="paper")
+                question = gr.Textbox(label="Question", lines=1, max_lines=3, max_length=500, placeholder=EXAMPLE)
+                standard = gr.Dropdown(desk.standard_questions, label="Questions that the reader knows", value=None)
                 with gr.Row():
                     ask = gr.Button("Ask", variant="primary")
                     report = gr.Button("Report")
                 answers = gr.HTML(elem_id="answers")
+        shown = [first, second, window]
 
-        def private(event, function, inputs, outputs, **named):
+        def on(event, function, inputs, outputs, **named):
             return event(guarded(gr, function, outputs), inputs, [*outputs, alert], api_visibility="private", **named)
 
-        def read(event: gr.EventData, rate, units, leads):
-            how = given(rate, units, leads)
-            shown = desk.read(waiting.take(event.ids), how)
-            many = len(shown.windows)
-            slider = gr.Slider(1, max(2, many), value=1, visible=many > 1)
-            return shown, None, "", slider
+        def read(rate, units, leads, event: gr.EventData):
+            ecg = desk.read(waiting.take(event.ids), given(rate, units, leads))
+            many = len(ecg.windows)
+            return ecg, None, "", gr.Slider(1, max(2, many), value=1, visible=many > 1)
 
-        drawing = [first, second, arrangement, window, codes], [paper]
         for drop, state in ((drop_first, first), (drop_second, second)):
-            done = private(drop.upload, read, [rate, units, leads], [state, said, answers, window], concurrency_limit=None)
-            done = private(done.success, functools.partial(draw, desk), *drawing)
-            private(done.then, functools.partial(tell, desk), [first, second], [facts])
+            # Not more than one at a time has the model, but any number may be read: `read_bounded` says how many.
+            done = on(drop.upload, read, [rate, units, leads], [state, said, answers, window], concurrency_limit=None)
+            drawn = on(done.success, partial(draw, desk), [*shown, arrangement, codes], [paper])
+            on(drawn.success, partial(tell, desk), shown, [facts])
         for control in (arrangement, window, codes):
-            private(control.change, functools.partial(draw, desk), *drawing)
+            on(control.change, partial(draw, desk), [*shown, arrangement, codes], [paper])
+        on(window.change, partial(tell, desk), shown, [facts])
+        on(ask.click, partial(ask_one, desk), [*shown, question, said], [said, answers])
+        on(question.submit, partial(ask_one, desk), [*shown, question, said], [said, answers])
+        on(report.click, partial(write_report, desk), [*shown, said], [said, answers])
+        on(standard.input, str, [standard], [question])
         zoom.change(None, zoom, None, js=ZOOM)
         paper.change(None, zoom, None, js=ZOOM)
-        standard.input(lambda text: text, standard, question, api_visibility="private")
+        for tool in agent_tools(gr, desk):
+            gr.api(tool, api_name=tool.__name__)
     return page
 
 
@@ -138,16 +147,50 @@ def given(rate, units, leads):
     return {"sample_rate": rate or None, "units": units or None, "leads": names or None}
 
 
-def draw(desk, first, second, arrangement, window, codes):
+def draw(desk, first, second, window, arrangement, codes):
     """The ECGs on paper, as HTML."""
+    if first is None and second is None:
+        return EMPTY
     parts = []
-    for shown in filter(None, (first, second)):
-        number = min(int(window), len(shown.windows)) - 1
-        svg = desk.draw(shown, number, arrangement, codes)
-        parts.append(page_html.picture(svg, f"{shown.name}: 12 leads on ECG paper"))
+    for ecg in filter(None, (first, second)):
+        svg = desk.draw(ecg, at(ecg, window), arrangement, codes)
+        parts.append(page_html.picture(svg, f"{ecg.name}: 12 leads on ECG paper"))
     return "".join(parts)
 
 
-def tell(desk, first, second):
+def tell(desk, first, second, window):
     """What was read of the ECGs, and what was measured, as HTML."""
-    return "".join(page_html.read_section(shown.name, desk.read_lines(shown)) for shown in (first, second) if shown)
+    ecgs = [ecg for ecg in (first, second) if ecg]
+    measured = [desk.measured(ecg, at(ecg, window)) for ecg in ecgs]
+    parts = [page_html.read_section(ecg.name, desk.read_lines(ecg)) for ecg in ecgs]
+    rows = [(name, *(one[name] for one in measured)) for name in (measured[0] if measured else ())]
+    names = ["value"] if len(ecgs) == 1 else [f"{n}. {ecg.name}" for n, ecg in enumerate(ecgs, 1)]
+    title = "Measured" if len(ecgs) == 1 else "Measured, compared"
+    return "".join(parts) + (page_html.table(title, ["", *names], rows) if rows else "")
+
+
+def ask_one(desk, first, second, window, question, said):
+    """The answers so far with one more, newest first: as a list and as HTML."""
+    if not question.strip():
+        raise UserError("write a question, or choose one")
+    return _with(said, desk.ask(chosen(first), [question.strip()], second, at(first, window)))
+
+
+def write_report(desk, first, second, window, said):
+    return _with(said, [desk.report(chosen(first), at(first, window))])
+
+
+def _with(said, new):
+    said = [*new, *(said or ())]
+    return said, page_html.answers([(one["question"], one["answer"], one["lines"]) for one in said])
+
+
+def chosen(ecg):
+    if ecg is None:
+        raise UserError("choose an ECG first")
+    return ecg
+
+
+def at(ecg, window):
+    """The index of the window that is shown: a shorter second ECG stays at its last one."""
+    return min(int(window), len(ecg.windows)) - 1 if ecg else 0

@@ -1,0 +1,98 @@
+"""What the page does, as tools for agents (MCP): the same functions, with files as base64 and answers as JSON."""
+
+import base64
+import binascii
+import functools
+
+from app.page_html import NOTICE
+from utils.tools import UserError
+
+
+def agent_tools(gr, desk):
+    """The functions to offer. Their docstrings are what an agent is told of them.
+
+    Parameters
+    ----------
+    gr : module
+        Gradio: errors that the caller can mend are its ``Error``.
+    desk : app.desk.Desk
+    """
+
+    def read(files, sample_rate, units, leads):
+        names = [name.strip() for name in leads.split(",") if name.strip()]
+        how = {"sample_rate": sample_rate or None, "units": units or None, "leads": names or None}
+        return desk.read(decoded(files), how)
+
+    def told(shown):
+        facts = desk.facts(shown)
+        return {"file": shown.name, **facts}
+
+    def read_ecg(files: dict[str, str], sample_rate: float = 0, units: str = "", leads: str = "") -> dict:
+        """Read a 12-lead ECG and measure it: rate, intervals, what the file's reader noticed. For research, no diagnosis.
+
+        Args:
+            files: file name to its content in base64; a WFDB record is its .hea and its .dat or .mat together
+            sample_rate: Hz, for tables and arrays that do not say; 0 otherwise
+            units: mV, uV or V, likewise; empty otherwise
+            leads: the leads' names in the file's order, with commas, likewise; empty otherwise
+        """
+        return {**told(read(files, sample_rate, units, leads)), "notice": NOTICE}
+
+    def ask_ecg(files: dict[str, str], questions: list[str], sample_rate: float = 0, units: str = "", leads: str = "") -> dict:
+        """Ask a small language model that reads ECGs about one. For research, no diagnosis: check what it says.
+
+        Args:
+            files: file name to its content in base64; a WFDB record is its .hea and its .dat or .mat together
+            questions: one or more questions in English; none asks the standard ones
+            sample_rate: Hz, for tables and arrays that do not say; 0 otherwise
+            units: mV, uV or V, likewise; empty otherwise
+            leads: the leads' names in the file's order, with commas, likewise; empty otherwise
+        """
+        shown = read(files, sample_rate, units, leads)
+        return {**told(shown), "answers": desk.ask(shown, questions or desk.standard_questions), "notice": NOTICE}
+
+    def report_ecg(files: dict[str, str], sample_rate: float = 0, units: str = "", leads: str = "") -> dict:
+        """Have a small language model that reads ECGs report on one. For research, no diagnosis: check what it says.
+
+        Args:
+            files: file name to its content in base64; a WFDB record is its .hea and its .dat or .mat together
+            sample_rate: Hz, for tables and arrays that do not say; 0 otherwise
+            units: mV, uV or V, likewise; empty otherwise
+            leads: the leads' names in the file's order, with commas, likewise; empty otherwise
+        """
+        shown = read(files, sample_rate, units, leads)
+        return {**told(shown), "report": desk.report(shown), "notice": NOTICE}
+
+    def compare_ecgs(first: dict[str, str], second: dict[str, str], questions: list[str]) -> dict:
+        """Measure two ECGs and answer questions on both. For research, no diagnosis: check what it says.
+
+        Args:
+            first: file name to its content in base64, as in read_ecg
+            second: the same of the second ECG
+            questions: questions in English that compare the first ECG with the second; may be empty
+        """
+        one, two = read(first, 0, "", ""), read(second, 0, "", "")
+        answers = desk.ask(one, questions, two) if questions else []
+        return {"first": told(one), "second": told(two), "answers": answers, "notice": NOTICE}
+
+    def offered(function):
+        @functools.wraps(function)
+        def called(*values, **named):
+            try:
+                return function(*values, **named)
+            except UserError as error:
+                raise gr.Error(str(error), print_exception=False) from error
+
+        return called
+
+    return [offered(function) for function in (read_ecg, ask_ecg, report_ecg, compare_ecgs)]
+
+
+def decoded(files):
+    """Name -> bytes of name -> base64; a `UserError` where a content is none."""
+    if not isinstance(files, dict) or not all(isinstance(content, str) for content in files.values()):
+        raise UserError("files: an object of file names and their contents in base64")
+    try:
+        return {name: base64.b64decode(content, validate=True) for name, content in files.items()}
+    except (binascii.Error, ValueError) as error:
+        raise UserError(f"a file's content is not base64 ({error})") from error
