@@ -1,72 +1,89 @@
-"""What the page and its tools for agents do with an ECG: read, draw, measure, ask, report, compare."""
+"""What the page and its tools for agents do with an ECG: read, draw, measure, ask, report; for several users at once."""
 
-import dataclasses
 import threading
+from dataclasses import dataclass
 
-import numpy as np
-
-from app.uploads import read_bounded
-from data_provider.read import SignalPolicy, fit_windows
-from ecg_tokenizer.codec import EcgTokenizer
+from app.ask import Reader, answer, write_report
+from app.ecg import RATE, Ecg
+from app.measurements import measure
+from app.uploads import Limits, read_bounded
 from utils.plots import ecg_svg
+from utils.tools import UserError
 
-RATE, SECONDS = 500, 10
+KNOWN_SHOWN = 200  # questions to choose from: more are a list that nobody reads
 _drawing = threading.Lock()  # matplotlib's fonts are not made for several threads
-_model = threading.Lock()  # one question at a time has the processor
+_model = threading.Lock()  # one at a time: several would only share the same processor
 
 
-@dataclasses.dataclass(frozen=True)
-class Shown:
-    """An ECG on the page, for as long as its user's session lasts.
-
-    Attributes
-    ----------
-    name : str
-        Its file's, as the user gave it.
-    record : data_provider.read.Record
-    windows : float32 array [N, 12, 5000]
-        mV at 500 Hz, ten seconds each.
-    """
-
-    name: str
-    record: object
-    windows: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Desk:
-    tokenizer: EcgTokenizer
-    limits: object
+    """A reader, and what an upload to it may cost."""
 
-    def read(self, files, how=None):
-        record = read_bounded(files, self.limits, how)
-        return Shown(record.path, record, fit_windows(record, SignalPolicy()))
+    reader: Reader
+    limits: Limits
 
-    def draw(self, shown, window=0, layout="3x4", reconstruct=False):
-        """The SVG picture of one of its windows."""
-        signal = shown.windows[window]
+    @property
+    def questions(self):
+        """Questions to choose from."""
+        return list(self.reader.standard_questions)[:KNOWN_SHOWN]
+
+    def read(self, files, how=None) -> Ecg:
+        """The ECG in uploaded files: name -> bytes; parameters and errors as of `app.uploads.read_bounded`."""
+        how = {"lead_order": self.reader.policy.lead_order} | (how or {})
+        return self.move(read_bounded(files, self.limits, how), 0)
+
+    def move(self, record, window):
+        """The `Ecg` of another window of a record."""
+        with _model:
+            return self.reader.encode(record, window)
+
+    def draw(self, ecg, layout="3x4", reconstruct=False):
+        """The SVG picture of an ECG, what its codes keep of it on top if asked for."""
         recon = None
         if reconstruct:
+            if not self.reader.tokenizer.n_scales:
+                raise UserError("the codes of this ECG tokenizer hold no amplitudes: there is nothing in mV to draw")
             with _model:
-                recon = self.tokenizer.decode(self.tokenizer.encode(signal, RATE))
-            recon = recon + signal.mean(axis=1, keepdims=True)
+                recon = self.reader.tokenizer.decode(ecg.codes) + ecg.signal.mean(axis=1, keepdims=True)
         with _drawing:
-            return ecg_svg(signal, RATE, recon, shown.name, layout)
+            return ecg_svg(ecg.signal, RATE, recon, ecg.name, layout)
 
-    standard_questions = ("Does this ECG show atrial fibrillation?",)
+    def measured(self, ecg):
+        """Name and value, as texts, of what can be measured without any model."""
+        return dict(measure(ecg.signal, RATE).lines())
 
-    def read_lines(self, shown):
-        record = shown.record
-        return [f"{record.signal.shape[1] / record.sample_rate:g} s at {record.sample_rate:g} Hz", *record.notes]
+    def ask(self, ecgs, questions):
+        """The answers (`app.ask.Answer`) to questions about an ECG, or about two."""
+        with _model:
+            return answer(self.reader, ecgs, questions)
 
-    def measured(self, shown, window=0):
-        return {"Heart rate": "72 / min"}
+    def report(self, ecg):
+        """The report that the reader writes."""
+        with _model:
+            text = write_report(self.reader, ecg)
+        if not text:
+            raise UserError("this reader has not learned to write reports")
+        return text
 
-    def ask(self, shown, questions, other=None, window=0):
-        return [{"question": q, "answer": "yes", "lines": ["0.8 yes, 0.2 no"]} for q in questions]
+    def facts(self, ecg):
+        """What is told of an ECG as JSON."""
+        return {"file": ecg.name, "read": list(ecg.notes), "measured": self.measured(ecg)}
 
-    def report(self, shown, window=0):
-        return {"question": "Report", "answer": "sinus rhythm.", "lines": []}
 
-    def facts(self, shown, window=0):
-        return {"read": self.read_lines(shown), "measured": self.measured(shown, window)}
+def told(said):
+    """An `Answer` in words: the answer, and the lines to go beneath it."""
+    if said.unknown and said.answer is None:
+        return "No answer", ["This reader was not trained on questions like this."]
+    words, lines = ", ".join(said.answer) or "none", []
+    if said.asked_as != said.question:
+        lines.append(f"asked as: {said.asked_as}")
+    if said.probability is not None:
+        others = "".join(f"; {', '.join(other) or 'none'} {share:.0%}" for other, share in said.alternatives)
+        lines.append(f"probability {said.probability:.0%}{others}")
+    if said.contradiction:
+        lines.append(f"Against what was measured: {said.contradiction}")
+    if said.unknown:
+        lines.append("This reader was not trained on questions like this.")
+    if said.abstained:
+        return "Better no answer", [f"too uncertain: {words}", *lines]
+    return words, lines

@@ -54,7 +54,7 @@ def serve(desk, host="127.0.0.1", port=7860, limits=None):
     page.launch(
         server_name=host,
         server_port=port,
-        theme=gr.themes.Soft(font=FONTS, font_mono=mono, primary_hue="blue"),
+        theme=gr.themes.Default(font=FONTS, font_mono=mono, primary_hue="blue"),
         css=page_html.STYLE + STYLE,
         app_kwargs={"middleware": [Middleware(Guard, waiting=waiting, hosts=hosts)]},
         mcp_server=True,
@@ -69,11 +69,11 @@ def serve(desk, host="127.0.0.1", port=7860, limits=None):
 def layout(gr, desk, waiting):
     """Components and events."""
     with gr.Blocks(title="Ask about an ECG", analytics_enabled=False) as page:
-        gr.HTML(page_html.notice(), elem_id="notice")
-        gr.Markdown("# Ask about an ECG")
+        gr.HTML(page_html.notice())
+        gr.Markdown("# Ask about an ECG", elem_id="title")
         first, second, said = (gr.State(None, time_to_live=SESSION_S) for _ in range(3))
         with gr.Row():
-            with gr.Column(scale=1, min_width=300):
+            with gr.Column(scale=2, min_width=300):
                 drop_first = drop_zone(gr, "ECG", waiting.limits)
                 with gr.Accordion("What the file does not say", open=False):
                     rate = gr.Number(None, label="Sampling rate (Hz)", info="Of tables and arrays.")
@@ -82,43 +82,48 @@ def layout(gr, desk, waiting):
                 with gr.Accordion("Compare with a second ECG", open=False):
                     drop_second = drop_zone(gr, "Second ECG", waiting.limits)
                 alert = gr.HTML(elem_id="alert")
-                facts = gr.HTML(elem_id="facts")
-            with gr.Column(scale=3, min_width=300):
+                question = gr.Textbox(label="Question", lines=1, max_lines=3, max_length=500, placeholder=EXAMPLE)
+                standard = gr.Dropdown(desk.questions, label="Questions that the reader knows", value=None)
+                with gr.Row():
+                    ask = gr.Button("Ask", variant="primary", min_width=100)
+                    report = gr.Button("Report", min_width=100)
+                answers = gr.HTML(elem_id="answers")
+            with gr.Column(scale=5, min_width=300):
                 with gr.Row():
                     names = [("3 x 4 and lead II", "3x4"), ("6 x 2", "6x2"), ("12 x 1", "12x1")]
                     arrangement = gr.Radio(names, value="3x4", label="Leads")
                     zoom = gr.Slider(100, 400, value=100, step=25, label="Zoom (%)", buttons=[])
-                with gr.Row():
-                    codes = gr.Checkbox(label="Draw what its codes keep of it on top")
                     window = gr.Slider(1, 2, value=1, step=1, label="Ten seconds, number", visible=False, buttons=[])
+                codes = gr.Checkbox(label="Draw what its codes keep of it on top")
                 paper = gr.HTML(EMPTY, elem_id="paper")
-                question = gr.Textbox(label="Question", lines=1, max_lines=3, max_length=500, placeholder=EXAMPLE)
-                standard = gr.Dropdown(desk.standard_questions, label="Questions that the reader knows", value=None)
-                with gr.Row():
-                    ask = gr.Button("Ask", variant="primary")
-                    report = gr.Button("Report")
-                answers = gr.HTML(elem_id="answers")
-        shown = [first, second, window]
+                facts = gr.HTML(elem_id="facts")
+        ecgs = [first, second]
 
         def on(event, function, inputs, outputs, **named):
             return event(guarded(gr, function, outputs), inputs, [*outputs, alert], api_visibility="private", **named)
 
         def read(rate, units, leads, event: gr.EventData):
             ecg = desk.read(waiting.take(event.ids), given(rate, units, leads))
-            many = len(ecg.windows)
-            return ecg, None, "", gr.Slider(1, max(2, many), value=1, visible=many > 1)
+            return ecg, None, ""
+
+        def slider(*ecgs):
+            most = max(len(ecg.windows) for ecg in ecgs if ecg)
+            return gr.Slider(1, max(2, most), visible=most > 1)
 
         for drop, state in ((drop_first, first), (drop_second, second)):
-            # Not more than one at a time has the model, but any number may be read: `read_bounded` says how many.
-            done = on(drop.upload, read, [rate, units, leads], [state, said, answers, window], concurrency_limit=None)
-            drawn = on(done.success, partial(draw, desk), [*shown, arrangement, codes], [paper])
-            on(drawn.success, partial(tell, desk), shown, [facts])
-        for control in (arrangement, window, codes):
-            on(control.change, partial(draw, desk), [*shown, arrangement, codes], [paper])
-        on(window.change, partial(tell, desk), shown, [facts])
-        on(ask.click, partial(ask_one, desk), [*shown, question, said], [said, answers])
-        on(question.submit, partial(ask_one, desk), [*shown, question, said], [said, answers])
-        on(report.click, partial(write_report, desk), [*shown, said], [said, answers])
+            # Any number may begin at a time: `read_bounded` says how many are read.
+            done = on(drop.upload, read, [rate, units, leads], [state, said, answers], concurrency_limit=None)
+            drawn = on(done.success, partial(draw, desk), [*ecgs, arrangement, codes], [paper])
+            on(drawn.success, partial(tell, desk), ecgs, [facts])
+            on(done.success, slider, ecgs, [window])
+        for control in (arrangement, codes):
+            on(control.change, partial(draw, desk), [*ecgs, arrangement, codes], [paper])
+        moved = on(window.release, partial(move, desk), [*ecgs, window], [*ecgs, said, answers])
+        drawn = on(moved.success, partial(draw, desk), [*ecgs, arrangement, codes], [paper])
+        on(drawn.success, partial(tell, desk), ecgs, [facts])
+        for asked in (ask.click, question.submit):
+            on(asked, partial(ask_one, desk), [*ecgs, question, said], [said, answers])
+        on(report.click, partial(report_first, desk), [*ecgs, said], [said, answers])
         on(standard.input, str, [standard], [question])
         zoom.change(None, zoom, None, js=ZOOM)
         paper.change(None, zoom, None, js=ZOOM)
@@ -147,50 +152,47 @@ def given(rate, units, leads):
     return {"sample_rate": rate or None, "units": units or None, "leads": names or None}
 
 
-def draw(desk, first, second, window, arrangement, codes):
+def draw(desk, first, second, arrangement, codes):
     """The ECGs on paper, as HTML."""
-    if first is None and second is None:
-        return EMPTY
     parts = []
     for ecg in filter(None, (first, second)):
-        svg = desk.draw(ecg, at(ecg, window), arrangement, codes)
-        parts.append(page_html.picture(svg, f"{ecg.name}: 12 leads on ECG paper"))
-    return "".join(parts)
+        words = f"{ecg.name}: 12 leads on ECG paper{', what its codes keep of it on top' if codes else ''}"
+        parts.append(page_html.picture(desk.draw(ecg, arrangement, codes), words))
+    return "".join(parts) or page_html.EMPTY
 
 
-def tell(desk, first, second, window):
+def tell(desk, first, second):
     """What was read of the ECGs, and what was measured, as HTML."""
     ecgs = [ecg for ecg in (first, second) if ecg]
-    measured = [desk.measured(ecg, at(ecg, window)) for ecg in ecgs]
-    parts = [page_html.read_section(ecg.name, desk.read_lines(ecg)) for ecg in ecgs]
-    rows = [(name, *(one[name] for one in measured)) for name in (measured[0] if measured else ())]
-    names = ["value"] if len(ecgs) == 1 else [f"{n}. {ecg.name}" for n, ecg in enumerate(ecgs, 1)]
-    title = "Measured" if len(ecgs) == 1 else "Measured, compared"
-    return "".join(parts) + (page_html.table(title, ["", *names], rows) if rows else "")
+    measured = [desk.measured(ecg) for ecg in ecgs]
+    rows = [(name, *(one[name] for one in measured)) for name in measured[0]]
+    title, names = "Measured", ["value"]
+    if len(ecgs) == 2:
+        title, names = "Measured, compared", [f"{number}. {ecg.name}" for number, ecg in enumerate(ecgs, 1)]
+    sections = [page_html.read_section(ecg.name, ecg.notes) for ecg in ecgs]
+    return page_html.table(title, ["", *names], rows) + "".join(sections)
 
 
-def ask_one(desk, first, second, window, question, said):
+def move(desk, first, second, window):
+    """Both ECGs at another ten seconds, a shorter one at its last; what was said of the earlier ones goes."""
+    moved = [ecg and desk.move(ecg.record, min(int(window), len(ecg.windows)) - 1) for ecg in (first, second)]
+    return *moved, None, ""
+
+
+def ask_one(desk, first, second, question, said):
     """The answers so far with one more, newest first: as a list and as HTML."""
-    if not question.strip():
+    if not question or not question.strip():
         raise UserError("write a question, or choose one")
-    return _with(said, desk.ask(chosen(first), [question.strip()], second, at(first, window)))
+    ecgs = [ecg for ecg in (chosen(first), second) if ecg]
+    return _with(said, *desk.ask(ecgs, [question.strip()]))
 
 
-def write_report(desk, first, second, window, said):
-    return _with(said, [desk.report(chosen(first), at(first, window))])
-
-
-def _with(said, new):
-    said = [*new, *(said or ())]
-    return said, page_html.answers([(one["question"], one["answer"], one["lines"]) for one in said])
+def report_first(desk, first, second, said):
+    """The answers so far with the report of the first ECG."""
+    ...
 
 
 def chosen(ecg):
     if ecg is None:
         raise UserError("choose an ECG first")
     return ecg
-
-
-def at(ecg, window):
-    """The index of the window that is shown: a shorter second ECG stays at its last one."""
-    return min(int(window), len(ecg.windows)) - 1 if ecg else 0

@@ -6,8 +6,9 @@ from html import escape
 NOTICE = "For research. Not a medical device."
 STYLE = """
 .gradio-container {max-width: 1500px !important}
-#notice {position: sticky; top: 0; z-index: 50; overflow: visible}
-.notice {background: #8a1c1c; color: #fff; padding: 6px 14px; border-radius: 6px; font-weight: 600; text-align: center}
+.notice {position: fixed; top: 0; left: 0; right: 0; z-index: 1000; padding: 6px 14px; text-align: center;
+  background: #8a1c1c; color: #fff; font-weight: 600}
+#title {margin-top: 26px}
 .alert {background: #b3261e; color: #fff; padding: 8px 12px; border-radius: 6px; overflow-wrap: anywhere}
 .paper {overflow: auto; max-height: 78vh; border: 1px solid var(--border-color-primary); border-radius: 6px; background: #fffafa}
 .paper:focus-visible {outline: 3px solid var(--color-accent)}
@@ -18,7 +19,8 @@ section.facts li, .answers li {overflow-wrap: anywhere; color: var(--body-text-c
 section.facts ul, .answers ul {padding-left: 1.2em; list-style: disc}
 table.facts {width: 100%; border-collapse: collapse; margin-top: 10px; font-variant-numeric: tabular-nums}
 table.facts caption {text-align: left; font-weight: 600; padding: 4px 0}
-table.facts th, table.facts td {text-align: left; padding: 4px 8px 4px 0; border-bottom: 1px solid var(--border-color-primary); overflow-wrap: anywhere}
+table.facts th, table.facts td {text-align: left; padding: 4px 12px 4px 0 !important; overflow-wrap: anywhere;
+  border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important}
 table.facts th {font-weight: 500}
 .answers dd {margin: 0 0 8px; overflow-wrap: anywhere}
 .answers dd b {font-size: 1.1em}
