@@ -11,6 +11,7 @@ cd "$REPO" || exit 2
 set -e
 prepare_environment
 begun=$SECONDS
+"$PYTHON" -m utils.expected_time
 step() { printf '\n== %s\n' "$1"; shift; "$@"; }
 
 step "1/7 simulated ECGs with known findings" make_demo_data
