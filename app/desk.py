@@ -1,4 +1,4 @@
-"""What the page and its tools for agents do with an ECG: read, draw, measure, ask, report; for several users at once."""
+"""What the page and its tools for agents do with an ECG: read, draw, measure, ask, report; several users at a time."""
 
 import threading
 from dataclasses import dataclass

@@ -13,7 +13,8 @@ TEMPLATE = """
 """
 STYLE = """
 .drop {position: relative; display: block; border: 2px dashed var(--border-color-primary); border-radius: 10px;
-  padding: 16px; text-align: center; cursor: pointer; background: var(--background-fill-secondary); color: var(--body-text-color)}
+  padding: 16px; text-align: center; cursor: pointer;
+  background: var(--background-fill-secondary); color: var(--body-text-color)}
 .drop:hover, .drop:focus-within {border-color: var(--color-accent)}
 .drop:focus-within {outline: 3px solid var(--color-accent); outline-offset: 2px}
 .drop small {display: block; margin-top: 4px; color: var(--body-text-color-subdued)}

@@ -1,39 +1,31 @@
-"""The page: drop an ECG, see it on paper, ask about it. ``bash ask.sh --page``, or ``python -m app.page``."""
+"""The page: drop an ECG, see it on paper, ask about it. ``bash ask.sh --page``."""
 
-import argparse
 import functools
 import os
 from functools import partial
 
 from app import page_html
+from app.desk import Desk, told
 from app.drop_zone import STYLE, drop_zone
 from app.page_guard import Guard
 from app.page_tools import agent_tools
 from app.uploads import Limits, Waiting
-from utils.tools import UserError, entry_point
+from utils.tools import UserError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 FONTS = ("system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 SESSION_S = 3600  # an ECG whose page is left alone for so long is forgotten
-EMPTY = '<p class="empty">No ECG yet: choose one, or drop its file.</p>'
+ABOUT = ("the ECG", "the second ECG", "both")
 EXAMPLE = "Does this ECG show atrial fibrillation?"
 ZOOM = "(percent) => document.querySelectorAll('.paper img').forEach(image => image.style.width = percent + '%')"
 
 
-def build_parser():
-    parser = argparse.ArgumentParser(prog="bash ask.sh --page", description="A page to ask about ECGs.")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    parser.add_argument("--port", type=int, default=7860)
-    return parser
-
-
-def serve(desk, host="127.0.0.1", port=7860, limits=None):
+def serve(reader, host="127.0.0.1", port=7860, limits=None):
     """Show the page until it is stopped.
 
     Parameters
     ----------
-    desk : app.desk.Desk
-        Reads ECGs and answers.
+    reader : app.ask.Reader
     host, port : str, int
         Where to listen. Other addresses than the loopback ones let others on the network in: nothing asks who they are.
     limits : app.uploads.Limits, optional
@@ -46,9 +38,10 @@ def serve(desk, host="127.0.0.1", port=7860, limits=None):
         raise UserError("the page needs Gradio: pip install -r requirements-optional.txt -c constraints.txt") from error
     from starlette.middleware import Middleware
 
-    waiting = Waiting(limits or Limits())
+    limits = limits or Limits()
+    waiting = Waiting(limits)
     hosts = LOOPBACK if host in LOOPBACK else ()
-    page = layout(gr, desk, waiting)
+    page = layout(gr, Desk(reader, limits), waiting)
     page.queue(default_concurrency_limit=4, max_size=64)
     mono = ("ui-monospace", "Consolas", "monospace")
     page.launch(
@@ -82,6 +75,7 @@ def layout(gr, desk, waiting):
                 with gr.Accordion("Compare with a second ECG", open=False):
                     drop_second = drop_zone(gr, "Second ECG", waiting.limits)
                 alert = gr.HTML(elem_id="alert")
+                about = gr.Radio(ABOUT, value=ABOUT[0], label="About", visible=False)
                 question = gr.Textbox(label="Question", lines=1, max_lines=3, max_length=500, placeholder=EXAMPLE)
                 standard = gr.Dropdown(desk.questions, label="Questions that the reader knows", value=None)
                 with gr.Row():
@@ -95,7 +89,7 @@ def layout(gr, desk, waiting):
                     zoom = gr.Slider(100, 400, value=100, step=25, label="Zoom (%)", buttons=[])
                     window = gr.Slider(1, 2, value=1, step=1, label="Ten seconds, number", visible=False, buttons=[])
                 codes = gr.Checkbox(label="Draw what its codes keep of it on top")
-                paper = gr.HTML(EMPTY, elem_id="paper")
+                paper = gr.HTML(page_html.EMPTY, elem_id="paper")
                 facts = gr.HTML(elem_id="facts")
         ecgs = [first, second]
 
@@ -106,24 +100,24 @@ def layout(gr, desk, waiting):
             ecg = desk.read(waiting.take(event.ids), given(rate, units, leads))
             return ecg, None, ""
 
-        def slider(*ecgs):
+        def controls(*ecgs):
             most = max(len(ecg.windows) for ecg in ecgs if ecg)
-            return gr.Slider(1, max(2, most), visible=most > 1)
+            return gr.Slider(1, max(2, most), visible=most > 1), gr.Radio(visible=all(ecgs))
 
         for drop, state in ((drop_first, first), (drop_second, second)):
             # Any number may begin at a time: `read_bounded` says how many are read.
             done = on(drop.upload, read, [rate, units, leads], [state, said, answers], concurrency_limit=None)
             drawn = on(done.success, partial(draw, desk), [*ecgs, arrangement, codes], [paper])
             on(drawn.success, partial(tell, desk), ecgs, [facts])
-            on(done.success, slider, ecgs, [window])
+            on(done.success, controls, ecgs, [window, about])
         for control in (arrangement, codes):
             on(control.change, partial(draw, desk), [*ecgs, arrangement, codes], [paper])
         moved = on(window.release, partial(move, desk), [*ecgs, window], [*ecgs, said, answers])
         drawn = on(moved.success, partial(draw, desk), [*ecgs, arrangement, codes], [paper])
         on(drawn.success, partial(tell, desk), ecgs, [facts])
         for asked in (ask.click, question.submit):
-            on(asked, partial(ask_one, desk), [*ecgs, question, said], [said, answers])
-        on(report.click, partial(report_first, desk), [*ecgs, said], [said, answers])
+            on(asked, partial(ask_one, desk), [*ecgs, about, question, said], [said, answers])
+        on(report.click, partial(report_on, desk), [*ecgs, about, said], [said, answers])
         on(standard.input, str, [standard], [question])
         zoom.change(None, zoom, None, js=ZOOM)
         paper.change(None, zoom, None, js=ZOOM)
@@ -179,20 +173,32 @@ def move(desk, first, second, window):
     return *moved, None, ""
 
 
-def ask_one(desk, first, second, question, said):
+def ask_one(desk, first, second, about, question, said):
     """The answers so far with one more, newest first: as a list and as HTML."""
     if not question or not question.strip():
         raise UserError("write a question, or choose one")
-    ecgs = [ecg for ecg in (chosen(first), second) if ecg]
-    return _with(said, *desk.ask(ecgs, [question.strip()]))
+    ecgs = chosen(first, second, about)
+    new = [(one.question, *told(one)) for one in desk.ask(ecgs, [question.strip()])]
+    return _with(new, ecgs, said)
 
 
-def report_first(desk, first, second, said):
-    """The answers so far with the report of the first ECG."""
-    ...
+def report_on(desk, first, second, about, said):
+    """The answers so far with a report, newest first: as a list and as HTML."""
+    ecgs = chosen(first, second, about)
+    if len(ecgs) > 1:
+        raise UserError("a report is on one ECG: say which")
+    return _with([("Report", desk.report(*ecgs), [])], ecgs, said)
 
 
-def chosen(ecg):
-    if ecg is None:
+def _with(new, ecgs, said):
+    names = " and ".join(ecg.name for ecg in ecgs)
+    said = [(f"{question} ({names})", *rest) for question, *rest in new] + (said or [])
+    return said, page_html.answers(said)
+
+
+def chosen(first, second, about):
+    """The ECGs that a question is about."""
+    ecgs = {ABOUT[0]: [first], ABOUT[1]: [second], ABOUT[2]: [first, second]}[about if second else ABOUT[0]]
+    if None in ecgs:
         raise UserError("choose an ECG first")
-    return ecg
+    return ecgs

@@ -3,14 +3,17 @@
 import base64
 from html import escape
 
-NOTICE = "For research. Not a medical device."
+from app.ask import DISCLAIMER
+
+EMPTY = '<p class="empty">No ECG yet: choose one, or drop its file.</p>'
 STYLE = """
 .gradio-container {max-width: 1500px !important}
 .notice {position: fixed; top: 0; left: 0; right: 0; z-index: 1000; padding: 6px 14px; text-align: center;
   background: #8a1c1c; color: #fff; font-weight: 600}
 #title {margin-top: 26px}
 .alert {background: #b3261e; color: #fff; padding: 8px 12px; border-radius: 6px; overflow-wrap: anywhere}
-.paper {overflow: auto; max-height: 78vh; border: 1px solid var(--border-color-primary); border-radius: 6px; background: #fffafa}
+.paper {overflow: auto; max-height: 78vh; background: #fffafa;
+  border: 1px solid var(--border-color-primary); border-radius: 6px}
 .paper:focus-visible {outline: 3px solid var(--color-accent)}
 .paper img {display: block; width: 100%; max-width: none; height: auto}
 .paper + .paper {margin-top: 10px}
@@ -30,7 +33,7 @@ table.facts th {font-weight: 500}
 
 
 def notice():
-    return f'<div class="notice" role="note">{NOTICE}</div>'
+    return f'<div class="notice" role="note">{DISCLAIMER}</div>'
 
 
 def alert(text):

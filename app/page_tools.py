@@ -2,9 +2,10 @@
 
 import base64
 import binascii
+import dataclasses
 import functools
 
-from app.page_html import NOTICE
+from app.ask import DISCLAIMER
 from utils.tools import UserError
 
 
@@ -23,12 +24,11 @@ def agent_tools(gr, desk):
         how = {"sample_rate": sample_rate or None, "units": units or None, "leads": names or None}
         return desk.read(decoded(files), how)
 
-    def told(shown):
-        facts = desk.facts(shown)
-        return {"file": shown.name, **facts}
+    def answers(ecgs, questions):
+        return [dataclasses.asdict(one) for one in desk.ask(ecgs, questions)] if questions else []
 
     def read_ecg(files: dict[str, str], sample_rate: float = 0, units: str = "", leads: str = "") -> dict:
-        """Read a 12-lead ECG and measure it: rate, intervals, what the file's reader noticed. For research, no diagnosis.
+        """Read a 12-lead ECG and measure it: rate, intervals, what was noticed in reading. For research, no diagnosis.
 
         Args:
             files: file name to its content in base64; a WFDB record is its .hea and its .dat or .mat together
@@ -36,9 +36,11 @@ def agent_tools(gr, desk):
             units: mV, uV or V, likewise; empty otherwise
             leads: the leads' names in the file's order, with commas, likewise; empty otherwise
         """
-        return {**told(read(files, sample_rate, units, leads)), "notice": NOTICE}
+        return {**desk.facts(read(files, sample_rate, units, leads)), "notice": DISCLAIMER}
 
-    def ask_ecg(files: dict[str, str], questions: list[str], sample_rate: float = 0, units: str = "", leads: str = "") -> dict:
+    def ask_ecg(
+        files: dict[str, str], questions: list[str], sample_rate: float = 0, units: str = "", leads: str = ""
+    ) -> dict:
         """Ask a small language model that reads ECGs about one. For research, no diagnosis: check what it says.
 
         Args:
@@ -48,8 +50,8 @@ def agent_tools(gr, desk):
             units: mV, uV or V, likewise; empty otherwise
             leads: the leads' names in the file's order, with commas, likewise; empty otherwise
         """
-        shown = read(files, sample_rate, units, leads)
-        return {**told(shown), "answers": desk.ask(shown, questions or desk.standard_questions), "notice": NOTICE}
+        ecg = read(files, sample_rate, units, leads)
+        return {**desk.facts(ecg), "answers": answers([ecg], questions or desk.questions), "notice": DISCLAIMER}
 
     def report_ecg(files: dict[str, str], sample_rate: float = 0, units: str = "", leads: str = "") -> dict:
         """Have a small language model that reads ECGs report on one. For research, no diagnosis: check what it says.
@@ -60,8 +62,8 @@ def agent_tools(gr, desk):
             units: mV, uV or V, likewise; empty otherwise
             leads: the leads' names in the file's order, with commas, likewise; empty otherwise
         """
-        shown = read(files, sample_rate, units, leads)
-        return {**told(shown), "report": desk.report(shown), "notice": NOTICE}
+        ecg = read(files, sample_rate, units, leads)
+        return {**desk.facts(ecg), "report": desk.report(ecg), "notice": DISCLAIMER}
 
     def compare_ecgs(first: dict[str, str], second: dict[str, str], questions: list[str]) -> dict:
         """Measure two ECGs and answer questions on both. For research, no diagnosis: check what it says.
@@ -71,9 +73,9 @@ def agent_tools(gr, desk):
             second: the same of the second ECG
             questions: questions in English that compare the first ECG with the second; may be empty
         """
-        one, two = read(first, 0, "", ""), read(second, 0, "", "")
-        answers = desk.ask(one, questions, two) if questions else []
-        return {"first": told(one), "second": told(two), "answers": answers, "notice": NOTICE}
+        ecgs = [read(files, 0, "", "") for files in (first, second)]
+        facts = dict(zip(("first", "second"), map(desk.facts, ecgs), strict=True))
+        return {**facts, "answers": answers(ecgs, questions), "notice": DISCLAIMER}
 
     def offered(function):
         @functools.wraps(function)

@@ -3,6 +3,7 @@
 Nothing of them is left on disk: the reading process gets a folder of its own, which goes with it.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -172,10 +173,8 @@ def _run(command, folder, seconds):
 
 def _end(process):
     """End the process and all that it started."""
-    try:
+    with contextlib.suppress(ProcessLookupError):  # all have ended by themselves
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # all have ended by themselves
     process.wait()
 
 

@@ -51,9 +51,10 @@ def main(port):
     from app import uploads
 
     uploads.READER = (sys.executable, "-P", "-c", HANGING)
-    from app.page import serve_settings
+    from app.ask import load_reader
+    from app.page import serve
 
-    serve_settings([], port=int(port), limits=uploads.Limits(clock=CLOCK))
+    serve(load_reader(), port=int(port), limits=uploads.Limits(clock=CLOCK))
 
 
 if __name__ == "__main__":

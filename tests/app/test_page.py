@@ -1,4 +1,4 @@
-"""If these fail, the page shows a user nothing or another's ECG, keeps what was uploaded, or lets a file take it over."""
+"""If these fail, the page shows a user nothing or another's ECG, keeps an upload, or lets a file take it over."""
 
 import asyncio
 import base64
@@ -100,7 +100,9 @@ def test_an_ecg_is_seen_asked_about_reported_and_compared(visit, ecgs):
     assert "from its codes" in drawn
     width = page.locator(".paper img").bounding_box()["width"]
     page.get_by_label("Zoom").last.fill("200")
-    page.wait_for_function("w => document.querySelector('.paper img').getBoundingClientRect().width > 1.9 * w", arg=width)
+    page.wait_for_function(
+        "w => document.querySelector('.paper img').getBoundingClientRect().width > 1.9 * w", arg=width
+    )
     page.get_by_label("Question", exact=True).fill("Does this ECG show atrial fibrillation?")
     page.get_by_role("button", name="Ask", exact=True).click()
     page.wait_for_selector(".answers dd >> nth=0")
@@ -123,12 +125,12 @@ def test_what_is_no_ecg_gets_a_line_and_the_page_goes_on(visit, server, ecgs, tm
     (tmp_path / "program.py").write_text("import os\n")
     with open(tmp_path / "large.dcm", "wb") as file:
         file.truncate(200_000_000)
-    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as bomb:
-        with bomb.open("ecg.npy", "w", force_zip64=True) as part:
-            head = {"descr": "<f8", "fortran_order": False, "shape": (12, 2**26)}
-            np.lib.format.write_array_header_1_0(part, head)
-            for _ in range(12 * 2**26 * 8 // 2**24):  # 6.4 GB
-                part.write(bytes(2**24))
+    bomb = zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+    with bomb, bomb.open("ecg.npy", "w", force_zip64=True) as part:
+        head = {"descr": "<f8", "fortran_order": False, "shape": (12, 2**24)}
+        np.lib.format.write_array_header_1_0(part, head)
+        for _ in range(12 * 2**24 * 8 // 2**24):  # 1.6 GB
+            part.write(bytes(2**24))
     assert (tmp_path / "bomb.npz").stat().st_size < 50_000_000
     for name, said in (("noise.dcm", "noise.dcm: "), ("code.csv", "code.csv: "), ("bomb.npz", "unpacks to")):
         drop(page, [tmp_path / name])
@@ -207,8 +209,8 @@ def test_every_control_has_a_name_and_a_phone_scrolls_one_way_only(visit, ecgs):
     page.wait_for_selector(".paper img")
     nameless = page.evaluate(
         """() => [...document.querySelectorAll('input, button, textarea, select, [role=region], img')].filter(one =>
-        one.offsetParent && !(one.labels?.length || one.getAttribute('aria-label') || one.getAttribute('aria-labelledby')
-        || one.innerText?.trim() || one.title || one.alt)).map(one => one.outerHTML.slice(0, 200))"""
+        one.offsetParent && !(one.labels?.length || one.getAttribute('aria-label') || one.innerText?.trim() ||
+        one.getAttribute('aria-labelledby') || one.title || one.alt)).map(one => one.outerHTML.slice(0, 200))"""
     )
     assert not nameless
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
@@ -227,16 +229,16 @@ def test_an_agent_lists_the_tools_and_asks(server, ecgs):
     files = {file.name: base64.b64encode(file.read_bytes()).decode() for file in ecgs[0]}
 
     async def talk():
-        async with streamablehttp_client(server[0] + "gradio_api/mcp/") as (read, write, _):
-            async with mcp.ClientSession(read, write) as session:
-                await session.initialize()
-                tools = {tool.name: tool for tool in (await session.list_tools()).tools}
-                assert set(tools) == {"read_ecg", "ask_ecg", "report_ecg", "compare_ecgs"}
-                assert all("research" in tool.description.lower() for tool in tools.values())
-                question = "Does this ECG show atrial fibrillation?"
-                answered = await session.call_tool("ask_ecg", {"files": files, "questions": [question]})
-                refused = await session.call_tool("read_ecg", {"files": {"a.dcm": base64.b64encode(b"x").decode()}})
-                return answered, refused
+        address = server[0] + "gradio_api/mcp/"
+        async with streamablehttp_client(address) as (read, write, _), mcp.ClientSession(read, write) as session:
+            await session.initialize()
+            tools = {tool.name: tool for tool in (await session.list_tools()).tools}
+            assert set(tools) == {"read_ecg", "ask_ecg", "report_ecg", "compare_ecgs"}
+            assert all("research" in tool.description.lower() for tool in tools.values())
+            question = "Does this ECG show atrial fibrillation?"
+            answered = await session.call_tool("ask_ecg", {"files": files, "questions": [question]})
+            refused = await session.call_tool("read_ecg", {"files": {"a.dcm": base64.b64encode(b"x").decode()}})
+            return answered, refused
 
     answered, refused = asyncio.run(talk())
     assert not answered.isError
