@@ -8,6 +8,7 @@ import importlib
 from utils.tools import UserError, entry_point
 
 COMMANDS = {  # name -> (module whose main it is, what it does)
+    "ask": ("app.__main__", "ask a reader about an ECG file"),
     "read": ("data_provider.records", "say what is in an ECG file, draw it, save it"),
     "download": ("data_provider.download", "fetch PTB-XL, MIMIC-IV-ECG or ECG-QA"),
     "prepare": ("data_provider.prepare.__main__", "turn a download, or a folder of ECG files, into manifests"),

@@ -28,18 +28,16 @@ FIELDS = ("question", "question_type", "attribute_type", "template_id", "attribu
 # Words that any question about an ECG may have: they don't say what it is about.
 FRAME = frozenset(
     """a about according an any are as at be been being by can could did do does ecg ekg electrocardiogram exist
-    exhibit exhibits fit fits following for found from give given has have here i identify identified in indicate
+    exhibit exhibits fit fits following for found from give given has have here how i identify identified in indicate
     indicated indicates indicating into is it its look me name note noted observe observed of on or our patient
     patients person present presence reader reading record recording reveal reveals saw say see seen shall show showing
     shown shows sign signs so some suffer suffers suggest suggests tell that the there these they this to trace tracing
     us visible was we what whether which will with would you evidence evident detect detected display displayed displays
     consistent belong belongs describe describes compatible contain contains have list correspond corresponds two
-    12-lead lead-12 twelve-lead""".split()
+    heart my make made 12 twelve""".split()
 )
 SHORT = {  # as they are written in practice
     "af": "atrial fibrillation",
-    "afib": "atrial fibrillation",
-    "a-fib": "atrial fibrillation",
     "lbbb": "left bundle branch block",
     "rbbb": "right bundle branch block",
     "lafb": "left anterior fascicular block",
@@ -126,15 +124,30 @@ class KnownQuestions:
             return Match(_asked(same), 1.0, True)
         words = content(question)
         near = self._index.nearest(words)
-        alike = [entry for entry in near if entry[1] >= ALIKE and _covers(self._texts[entry[0]][0], words)]
+        kinds = _kinds(question)
+        alike = [
+            (place, cosine)
+            for place, cosine in near
+            if cosine >= ALIKE
+            and _covers(self._texts[place][0], words)
+            and any(kind in self._texts[place][1]["question_type"] for kind in kinds)
+        ]
         place, similarity = (alike or near)[0]
         return Match(_asked(self._texts[place][1]), similarity, bool(alike))
 
-    def standard(self, kinds=("single-query",), most=8):
-        """The questions that a report would answer: the open ones, those asked most often first."""
-        chosen = [item for item in self.items if item["question_type"] in kinds]
-        chosen.sort(key=lambda item: -sum(count for _, count in item["answers"]))
-        return [item["question"] for item in chosen[:most]]
+    def standard(self, most=8):
+        """What to ask where nobody asks anything: the open questions, then those to be answered by yes or no.
+
+        Of each kind those of which the training had most.
+        """
+
+        def often(kind):
+            chosen = [item for item in self.items if item["question_type"] == kind]
+            return sorted(chosen, key=lambda item: -sum(count for _, count in item["answers"]))
+
+        chosen = often("single-query")[:most]
+        chosen += often("single-verify")[: max(0, most + most // 2 - len(chosen))]
+        return [item["question"] for item in chosen]
 
     @cached_property
     def _by_text(self):
@@ -142,9 +155,14 @@ class KnownQuestions:
 
     @cached_property
     def _texts(self):
-        """What the questions are about, each in its own words and as the bare findings that it names: (text, item)."""
+        """What the questions are about, as (text, item): in its own words, as the bare findings that it names, and of an
+        open question as what it asks for, where no other asks for it too."""
         texts = [(content(item["question"]), item) for item in self.items]
-        return texts + [(content(" ".join(item["attribute"])), item) for item in self.items if item.get("attribute")]
+        texts += [(content(" ".join(item["attribute"])), item) for item in self.items if item.get("attribute")]
+        open_ones = [item for item in self.items if "query" in item["question_type"]]
+        asked_for = Counter(item["attribute_type"] for item in open_ones)
+        alone = [item for item in open_ones if asked_for[item["attribute_type"]] == 1]
+        return texts + [(content(item["attribute_type"].replace("_", " ")), item) for item in alone]
 
     @cached_property
     def _index(self):
@@ -161,7 +179,7 @@ class _Index:
         self.rows = self.tfidf.fit_transform(texts)
         self.pieces = self.tfidf.build_analyzer()
 
-    def nearest(self, text, most=5):
+    def nearest(self, text, most=10):
         """The nearest texts: list of (place, cosine), the nearest first."""
         counts, known, idf = Counter(self.pieces(text)), self.tfidf.vocabulary_, self.tfidf.idf_
         weights = {piece: count * (idf[known[piece]] if piece in known else idf.max()) for piece, count in counts.items()}
@@ -175,8 +193,18 @@ class _Index:
 
 def content(question):
     """What a question is about: its words without those of any question, abbreviations written out."""
-    words = [SHORT.get(word, word) for word in re.findall(r"[a-z0-9]+(?:[-/][a-z0-9]+)*", question.lower())]
+    text = re.sub(r"\ba-?fib\b", "atrial fibrillation", question.lower())
+    words = " ".join(SHORT.get(word, word) for word in re.findall(r"[a-z0-9]+", text)).split()
     return " ".join(word for word in words if word not in FRAME)
+
+
+def _kinds(question):
+    """The kinds of question that one may be by its first word: open ones are not to be answered by yes or no."""
+    first = (question.lower().split() or [""])[0]
+    if first in ("what", "which", "how", "tell", "list", "name"):
+        return "query", "choose"
+    yes_no = ("is", "are", "was", "were", "does", "do", "did", "can", "could", "would", "has", "have", "any", "will")
+    return ("verify", "choose") if first in yes_no else ("verify", "choose", "query")
 
 
 def _covers(text, words):

@@ -32,6 +32,14 @@ prepare_environment() {
     export TOKENIZERS_PARALLELISM=false TRANSFORMERS_VERBOSITY=error PYTHONWARNINGS="${PYTHONWARNINGS:-ignore::FutureWarning}"
 }
 
+# The readers of clinical systems' files: some megabytes, once. Without them the other formats are read all the same.
+prepare_readers() {
+    "$PYTHON" -c 'import ecgdatakit, xmltodict, pydicom, pyedflib' 2>/dev/null && return
+    echo "installing the readers of clinical systems' files (once)" >&2
+    pip_install -r "$REPO/requirements-readers.txt" \
+        || echo "note: they could not be installed; DICOM, SCP-ECG, HL7, MUSE, Philips and EDF files need them" >&2
+}
+
 # pip with the versions that are known to work together.
 pip_install() {
     "$PYTHON" -m pip install --quiet --disable-pip-version-check -c "$REPO/constraints.txt" "$@"
