@@ -4,13 +4,16 @@ import threading
 from dataclasses import dataclass
 
 from app.ask import Reader, answer, write_report
+from app.contradictions import against_report
 from app.ecg import RATE, Ecg
 from app.measurements import measure
+from app.tell import against, with_probability
 from app.uploads import Limits, read_bounded
 from utils.plots import ecg_svg
 from utils.tools import UserError
 
 KNOWN_SHOWN = 200  # questions to choose from: more are a list that nobody reads
+UNKNOWN = "This reader was not trained on questions like this."
 _drawing = threading.Lock()  # matplotlib's fonts are not made for several threads
 _model = threading.Lock()  # one at a time: several would only share the same processor
 
@@ -58,12 +61,12 @@ class Desk:
             return answer(self.reader, ecgs, questions)
 
     def report(self, ecg):
-        """The report that the reader writes."""
+        """The report that the reader writes, and a line for each thing in it that a measurement contradicts."""
         with _model:
             text = write_report(self.reader, ecg)
         if not text:
             raise UserError("this reader has not learned to write reports")
-        return text
+        return text, against(against_report(text, measure(ecg.signal, RATE)))
 
     def facts(self, ecg):
         """What is told of an ECG as JSON."""
@@ -72,18 +75,14 @@ class Desk:
 
 def told(said):
     """An `Answer` in words: the answer, and the lines to go beneath it."""
-    if said.unknown and said.answer is None:
-        return "No answer", ["This reader was not trained on questions like this."]
-    words, lines = ", ".join(said.answer) or "none", []
+    if said.answer is None:
+        return "No answer", [UNKNOWN, f"nearest question that it knows: {said.asked_as}"]
+    text = with_probability(said.answer, said.probability)
+    lines = [f"likeliest: {text}"] if said.abstained else []
+    lines += [UNKNOWN] if said.unknown else []
     if said.asked_as != said.question:
-        lines.append(f"asked as: {said.asked_as}")
-    if said.probability is not None:
-        others = "".join(f"; {', '.join(other) or 'none'} {share:.0%}" for other, share in said.alternatives)
-        lines.append(f"probability {said.probability:.0%}{others}")
-    if said.contradiction:
-        lines.append(f"Against what was measured: {said.contradiction}")
-    if said.unknown:
-        lines.append("This reader was not trained on questions like this.")
-    if said.abstained:
-        return "Better no answer", [f"too uncertain: {words}", *lines]
-    return words, lines
+        lines.append(f"understood as: {said.asked_as}")
+    if said.alternatives:
+        lines.append("otherwise: " + "; ".join(with_probability(*other) for other in said.alternatives))
+    lines += against([said.contradiction]) if said.contradiction else []
+    return "Uncertain, better not answered" if said.abstained else text, lines

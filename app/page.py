@@ -1,5 +1,6 @@
 """The page: drop an ECG, see it on paper, ask about it. ``bash ask.sh --page``."""
 
+import argparse
 import functools
 import os
 from functools import partial
@@ -15,9 +16,24 @@ from utils.tools import UserError
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 FONTS = ("system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 SESSION_S = 3600  # an ECG whose page is left alone for so long is forgotten
+UNSAID = "What the file does not say"
+UNSAID_HINT = f"; on this page: under “{UNSAID}”, then choose the file again"
 ABOUT = ("the ECG", "the second ECG", "both")
 EXAMPLE = "Does this ECG show atrial fibrillation?"
 ZOOM = "(percent) => document.querySelectorAll('.paper img').forEach(image => image.style.width = percent + '%')"
+
+
+def open_page(argv):
+    """The command: ``[--host ADDRESS] [--port N] [KEY=VALUE ...]``."""
+    from app.__main__ import SETTINGS, open_reader
+
+    parser = argparse.ArgumentParser(prog="bash ask.sh --page", description="Ask about ECGs on a page in the browser.")
+    parser.epilog = f"For research. Not a medical device. Settings, as KEY=VALUE: {', '.join(SETTINGS)}."
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: only this machine's)")
+    parser.add_argument("--port", type=int, default=7860, help="(default: 7860)")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
+    options = parser.parse_args(argv)
+    serve(open_reader(options.settings)[0], options.host, options.port)
 
 
 def serve(reader, host="127.0.0.1", port=7860, limits=None):
@@ -68,7 +84,7 @@ def layout(gr, desk, waiting):
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 drop_first = drop_zone(gr, "ECG", waiting.limits)
-                with gr.Accordion("What the file does not say", open=False):
+                with gr.Accordion(UNSAID, open=False):
                     rate = gr.Number(None, label="Sampling rate (Hz)", info="Of tables and arrays.")
                     units = gr.Radio(["mV", "uV", "V"], label="Unit")
                     leads = gr.Textbox(label="Leads in the file's order", placeholder="I, II, V1, ...")
@@ -97,8 +113,11 @@ def layout(gr, desk, waiting):
             return event(guarded(gr, function, outputs), inputs, [*outputs, alert], api_visibility="private", **named)
 
         def read(rate, units, leads, event: gr.EventData):
-            ecg = desk.read(waiting.take(event.ids), given(rate, units, leads))
-            return ecg, None, ""
+            try:
+                return desk.read(waiting.take(event.ids), given(rate, units, leads))
+            except UserError as error:
+                asks = any(option in str(error) for option in ("--sample-rate", "--units", "--leads"))
+                raise UserError(f"{error}{UNSAID_HINT if asks else ''}") from error
 
         def controls(*ecgs):
             most = max(len(ecg.windows) for ecg in ecgs if ecg)
@@ -106,7 +125,8 @@ def layout(gr, desk, waiting):
 
         for drop, state in ((drop_first, first), (drop_second, second)):
             # Any number may begin at a time: `read_bounded` says how many are read.
-            done = on(drop.upload, read, [rate, units, leads], [state, said, answers], concurrency_limit=None)
+            done = on(drop.upload, read, [rate, units, leads], [state], concurrency_limit=None)
+            on(done.success, lambda: (None, ""), [], [said, answers])
             drawn = on(done.success, partial(draw, desk), [*ecgs, arrangement, codes], [paper])
             on(drawn.success, partial(tell, desk), ecgs, [facts])
             on(done.success, controls, ecgs, [window, about])
@@ -187,7 +207,7 @@ def report_on(desk, first, second, about, said):
     ecgs = chosen(first, second, about)
     if len(ecgs) > 1:
         raise UserError("a report is on one ECG: say which")
-    return _with([("Report", desk.report(*ecgs), [])], ecgs, said)
+    return _with([("Report", *desk.report(*ecgs))], ecgs, said)
 
 
 def _with(new, ecgs, said):

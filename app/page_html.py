@@ -11,6 +11,7 @@ STYLE = """
 .notice {position: fixed; top: 0; left: 0; right: 0; z-index: 1000; padding: 6px 14px; text-align: center;
   background: #8a1c1c; color: #fff; font-weight: 600}
 #title {margin-top: 26px}
+#alert:not(:has(.alert)) {display: none}
 .alert {background: #b3261e; color: #fff; padding: 8px 12px; border-radius: 6px; overflow-wrap: anywhere}
 .paper {overflow: auto; max-height: 78vh; background: #fffafa;
   border: 1px solid var(--border-color-primary); border-radius: 6px}
@@ -20,11 +21,12 @@ STYLE = """
 section.facts h3, .answers dt {margin: 10px 0 4px; font-weight: 600; overflow-wrap: anywhere}
 section.facts li, .answers li {overflow-wrap: anywhere; color: var(--body-text-color)}
 section.facts ul, .answers ul {padding-left: 1.2em; list-style: disc}
-table.facts {width: 100%; border-collapse: collapse; margin-top: 10px; font-variant-numeric: tabular-nums}
+table.facts {width: 100%; border: 0 !important; border-collapse: collapse; margin-top: 10px; font-variant-numeric: tabular-nums}
 table.facts caption {text-align: left; font-weight: 600; padding: 4px 0}
 table.facts th, table.facts td {text-align: left; padding: 4px 12px 4px 0 !important; overflow-wrap: anywhere;
   border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important}
 table.facts th {font-weight: 500}
+table.facts th[scope=row] {overflow-wrap: normal !important; word-break: normal !important}
 .answers dd {margin: 0 0 8px; overflow-wrap: anywhere}
 .answers dd b {font-size: 1.1em}
 .answers ul {color: var(--body-text-color-subdued); font-size: .92em}

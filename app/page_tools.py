@@ -63,7 +63,8 @@ def agent_tools(gr, desk):
             leads: the leads' names in the file's order, with commas, likewise; empty otherwise
         """
         ecg = read(files, sample_rate, units, leads)
-        return {**desk.facts(ecg), "report": desk.report(ecg), "notice": DISCLAIMER}
+        text, against = desk.report(ecg)
+        return {**desk.facts(ecg), "report": text, "contradictions": against, "notice": DISCLAIMER}
 
     def compare_ecgs(first: dict[str, str], second: dict[str, str], questions: list[str]) -> dict:
         """Measure two ECGs and answer questions on both. For research, no diagnosis: check what it says.
