@@ -21,7 +21,8 @@ STYLE = """
 section.facts h3, .answers dt {margin: 10px 0 4px; font-weight: 600; overflow-wrap: anywhere}
 section.facts li, .answers li {overflow-wrap: anywhere; color: var(--body-text-color)}
 section.facts ul, .answers ul {padding-left: 1.2em; list-style: disc}
-table.facts {width: 100%; border: 0 !important; border-collapse: collapse; margin-top: 10px; font-variant-numeric: tabular-nums}
+table.facts {width: 100%; border: 0 !important; border-collapse: collapse; margin-top: 10px;
+  font-variant-numeric: tabular-nums}
 table.facts caption {text-align: left; font-weight: 600; padding: 4px 0}
 table.facts th, table.facts td {text-align: left; padding: 4px 12px 4px 0 !important; overflow-wrap: anywhere;
   border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important}
