@@ -112,6 +112,11 @@ def layout(gr, desk, waiting):
         def on(event, function, inputs, outputs, **named):
             return event(guarded(gr, function, outputs), inputs, [*outputs, alert], api_visibility="private", **named)
 
+        def then(event, function, inputs, outputs):  # what an event leads to leaves the alert that it may have set
+            return event.success(
+                guarded(gr, function, outputs, gr.skip()), inputs, [*outputs, alert], api_visibility="private"
+            )
+
         def read(rate, units, leads, event: gr.EventData):
             try:
                 return desk.read(waiting.take(event.ids), given(rate, units, leads))
@@ -120,21 +125,21 @@ def layout(gr, desk, waiting):
                 raise UserError(f"{error}{UNSAID_HINT if asks else ''}") from error
 
         def controls(*ecgs):
-            most = max(len(ecg.windows) for ecg in ecgs if ecg)
+            most = max((len(ecg.windows) for ecg in ecgs if ecg), default=1)
             return gr.Slider(1, max(2, most), visible=most > 1), gr.Radio(visible=all(ecgs))
 
         for drop, state in ((drop_first, first), (drop_second, second)):
             # Any number may begin at a time: `read_bounded` says how many are read.
             done = on(drop.upload, read, [rate, units, leads], [state], concurrency_limit=None)
-            on(done.success, lambda: (None, ""), [], [said, answers])
-            drawn = on(done.success, partial(draw, desk), [*ecgs, arrangement, codes], [paper])
-            on(drawn.success, partial(tell, desk), ecgs, [facts])
-            on(done.success, controls, ecgs, [window, about])
+            then(done, lambda: (None, ""), [], [said, answers])
+            drawn = then(done, partial(draw, desk), [*ecgs, arrangement, codes], [paper])
+            then(drawn, partial(tell, desk), ecgs, [facts])
+            then(done, controls, ecgs, [window, about])
         for control in (arrangement, codes):
             on(control.change, partial(draw, desk), [*ecgs, arrangement, codes], [paper])
         moved = on(window.release, partial(move, desk), [*ecgs, window], [*ecgs, said, answers])
-        drawn = on(moved.success, partial(draw, desk), [*ecgs, arrangement, codes], [paper])
-        on(drawn.success, partial(tell, desk), ecgs, [facts])
+        drawn = then(moved, partial(draw, desk), [*ecgs, arrangement, codes], [paper])
+        then(drawn, partial(tell, desk), ecgs, [facts])
         for asked in (ask.click, question.submit):
             on(asked, partial(ask_one, desk), [*ecgs, about, question, said], [said, answers])
         on(report.click, partial(report_on, desk), [*ecgs, about, said], [said, answers])
@@ -146,8 +151,8 @@ def layout(gr, desk, waiting):
     return page
 
 
-def guarded(gr, function, outputs):
-    """``function`` with one output more, the alert: empty, or what a `UserError` says while the others stay."""
+def guarded(gr, function, outputs, otherwise=""):
+    """``function`` with one output more, the alert: what a `UserError` says, while the others stay, or ``otherwise``."""
 
     @functools.wraps(function)
     def wrapped(*values):
@@ -155,7 +160,7 @@ def guarded(gr, function, outputs):
             found = function(*values)
         except UserError as error:
             return (*(gr.skip() for _ in outputs), page_html.alert(error))
-        return (*(found if isinstance(found, tuple) else (found,)), "")
+        return (*(found if isinstance(found, tuple) else (found,)), otherwise)
 
     return wrapped
 
@@ -178,6 +183,8 @@ def draw(desk, first, second, arrangement, codes):
 def tell(desk, first, second):
     """What was read of the ECGs, and what was measured, as HTML."""
     ecgs = [ecg for ecg in (first, second) if ecg]
+    if not ecgs:
+        return ""
     measured = [desk.measured(ecg) for ecg in ecgs]
     rows = [(name, *(one[name] for one in measured)) for name in measured[0]]
     title, names = "Measured", ["value"]

@@ -4,6 +4,7 @@ import base64
 import binascii
 import dataclasses
 import functools
+import json
 
 from app.ask import DISCLAIMER
 from utils.tools import UserError
@@ -27,7 +28,7 @@ def agent_tools(gr, desk):
     def answers(ecgs, questions):
         return [dataclasses.asdict(one) for one in desk.ask(ecgs, questions)] if questions else []
 
-    def read_ecg(files: dict[str, str], sample_rate: float = 0, units: str = "", leads: str = "") -> dict:
+    def read_ecg(files: dict[str, str], sample_rate: float = 0, units: str = "", leads: str = "") -> str:
         """Read a 12-lead ECG and measure it: rate, intervals, what was noticed in reading. For research, no diagnosis.
 
         Args:
@@ -36,11 +37,11 @@ def agent_tools(gr, desk):
             units: mV, uV or V, likewise; empty otherwise
             leads: the leads' names in the file's order, with commas, likewise; empty otherwise
         """
-        return {**desk.facts(read(files, sample_rate, units, leads)), "notice": DISCLAIMER}
+        return json.dumps({**desk.facts(read(files, sample_rate, units, leads)), "notice": DISCLAIMER})
 
     def ask_ecg(
         files: dict[str, str], questions: list[str], sample_rate: float = 0, units: str = "", leads: str = ""
-    ) -> dict:
+    ) -> str:
         """Ask a small language model that reads ECGs about one. For research, no diagnosis: check what it says.
 
         Args:
@@ -51,9 +52,11 @@ def agent_tools(gr, desk):
             leads: the leads' names in the file's order, with commas, likewise; empty otherwise
         """
         ecg = read(files, sample_rate, units, leads)
-        return {**desk.facts(ecg), "answers": answers([ecg], questions or desk.questions), "notice": DISCLAIMER}
+        return json.dumps(
+            {**desk.facts(ecg), "answers": answers([ecg], questions or desk.questions), "notice": DISCLAIMER}
+        )
 
-    def report_ecg(files: dict[str, str], sample_rate: float = 0, units: str = "", leads: str = "") -> dict:
+    def report_ecg(files: dict[str, str], sample_rate: float = 0, units: str = "", leads: str = "") -> str:
         """Have a small language model that reads ECGs report on one. For research, no diagnosis: check what it says.
 
         Args:
@@ -64,9 +67,9 @@ def agent_tools(gr, desk):
         """
         ecg = read(files, sample_rate, units, leads)
         text, against = desk.report(ecg)
-        return {**desk.facts(ecg), "report": text, "contradictions": against, "notice": DISCLAIMER}
+        return json.dumps({**desk.facts(ecg), "report": text, "contradictions": against, "notice": DISCLAIMER})
 
-    def compare_ecgs(first: dict[str, str], second: dict[str, str], questions: list[str]) -> dict:
+    def compare_ecgs(first: dict[str, str], second: dict[str, str], questions: list[str]) -> str:
         """Measure two ECGs and answer questions on both. For research, no diagnosis: check what it says.
 
         Args:
@@ -76,7 +79,7 @@ def agent_tools(gr, desk):
         """
         ecgs = [read(files, 0, "", "") for files in (first, second)]
         facts = dict(zip(("first", "second"), map(desk.facts, ecgs), strict=True))
-        return {**facts, "answers": answers(ecgs, questions), "notice": DISCLAIMER}
+        return json.dumps({**facts, "answers": answers(ecgs, questions), "notice": DISCLAIMER})
 
     def offered(function):
         @functools.wraps(function)
