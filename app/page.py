@@ -152,7 +152,7 @@ def layout(gr, desk, waiting):
 
 
 def guarded(gr, function, outputs, otherwise=""):
-    """``function`` with one output more, the alert: what a `UserError` says, while the others stay, or ``otherwise``."""
+    """``function`` and, as the last output, the alert: a `UserError`'s text, the others staying, else ``otherwise``."""
 
     @functools.wraps(function)
     def wrapped(*values):
