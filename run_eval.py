@@ -8,6 +8,7 @@ from pathlib import Path
 
 from data_provider.data_factory import manifest_path, sample
 from data_provider.manifests import read_manifest, record_paths
+from model.parts import exam_settings
 from model.stage import (
     Plan,
     check_manifests,
@@ -33,6 +34,7 @@ def make_plan(argv):
     settings = load_settings("eval", argv)
     settings, prompts, lines = agree(settings, given_keys(argv), "CKP_PATH", "eval")
     say_once(lines)
+    settings = exam_settings(settings)
     task, root = settings.tasktype, "root_path_json" if settings.tasktype == "qa" else "root_report_json"
     require(settings, "root_path_ecg", root, "tokenizer_path", "ckp_path")
     if settings.answers == "likelihood" and task == "report":
@@ -104,7 +106,7 @@ def main_process(plan):
     dist.barrier()
     if rank == 0:
         write_results(plan, exam, manifest, len(listed) - len(readable))
-        bad = left_out_text(paths, store)
+        bad = left_out_text({root: paths}, {root: store})
         if bad:
             print(bad)
     dist.barrier()

@@ -9,19 +9,8 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from data_provider.data_factory import manifest_path, sample
-from data_provider.manifests import read_manifest
-from model.stage import (
-    SAVED,
-    Plan,
-    check_manifests,
-    find_llm,
-    left_out_text,
-    readable_items,
-    say_once,
-    signal_policy,
-    stored_codes,
-)
+from model.parts import read_items, training_parts
+from model.stage import SAVED, Plan, find_llm, say_once
 from utils.machine import print_rank0, processes_wanted, start_process
 from utils.runs import plan_or_run, results_folder
 from utils.settings import given_keys, load_settings, pick, require
@@ -39,14 +28,9 @@ def make_plan(stage, argv):
     if stage == "finetune":
         settings, prompts, lines = agree(settings, given_keys(argv), "PRETRAIN_PATH", stage)
         say_once(lines)
-    require(settings, "root_path_ecg", "tokenizer_path")
-    roots = manifest_roots(stage, settings)
-    manifests = {
-        split: [manifest_path(root, settings.dataset, task, split) for task, root in roots.items()]
-        for split in ("train", "valid")
-    }
-    for paths in manifests.values():
-        check_manifests(paths, settings.root_path_ecg)
+    require(settings, "tokenizer_path")
+    parts = training_parts(stage, settings)
+    manifests = {split: [path for part in parts for path in part.manifests[split]] for split in ("train", "valid")}
     fingerprint, llm_path = tokenizer_fingerprint(settings.tokenizer_path), find_llm(settings)
     inputs = {
         "manifests": [sha256_file(path) for paths in manifests.values() for path in paths],
@@ -58,24 +42,15 @@ def make_plan(stage, argv):
     if stage == "finetune":
         inputs["prompts"] = prompts
         if settings.share_ecg:
-            check_ecg_first(prompts, settings.tasktype)
+            for task in settings.tasktype:
+                check_ecg_first(prompts, task)
         if settings.pretrain_path:
             check_fits(settings.pretrain_path, fingerprint, llm_path)
             inputs["pretrained"] = checkpoint_hash(settings.pretrain_path)
             if Path(settings.pretrain_path).resolve().is_relative_to(folder.resolve()):
                 raise UserError(f"PRETRAIN_PATH={settings.pretrain_path} lies in this run's own folder; set RESULTS")
     processes = processes_wanted(settings.num_processes, settings.device)
-    return Plan(stage, settings, folder, llm_path, manifests, inputs, processes)
-
-
-def manifest_roots(stage, settings):
-    """Task -> the folder of its manifests: stage 2 learns from all that are named, stage 3 from its task's."""
-    roots = {"qa": settings.root_path_json, "report": settings.root_report_json}
-    if stage == "finetune":
-        roots = {settings.tasktype: roots[settings.tasktype]}
-    if not any(roots.values()):
-        require(settings, "root_path_json" if "report" not in roots else "root_report_json")
-    return {task: root for task, root in roots.items() if root}
+    return Plan(stage, settings, folder, llm_path, manifests, inputs, processes, parts)
 
 
 def model_to_train(plan, ecg_tokenizer, alphabets, dtype):
@@ -92,14 +67,14 @@ def model_to_train(plan, ecg_tokenizer, alphabets, dtype):
     return build_model(plan.llm_path, **alphabets, tuning=settings.tuning, **lora, dtype=dtype, code_features=features)
 
 
-def make_examples(plan, store, vocabulary, text_tokenizer):
+def make_examples(plan, vocabulary, text_tokenizer):
     """What turns an item into the sequences of a training step."""
     from model.training_data import StageThree, StageTwo
 
     settings = plan.settings
     if plan.stage == "pretrain":
-        return StageTwo(store, vocabulary, settings.pretrain_objective)
-    return StageThree(store, vocabulary, text_tokenizer, plan.inputs["prompts"], settings.tasktype)
+        return StageTwo(vocabulary, settings.pretrain_objective)
+    return StageThree(vocabulary, text_tokenizer, plan.inputs["prompts"])
 
 
 def fit_to_llm(data, items, model, plan):
@@ -128,32 +103,18 @@ def main_process(plan):
     from model.checkpoints import save_checkpoint
     from model.heartllm import lora_text, trainable_parameters
     from model.training import ProcessContext, TrainingOptions, train
-    from model.training_data import pretraining_paths, share_ecgs
     from utils.tools import seed_everything
 
     settings, stage = plan.settings, plan.stage
     rank, world, device, dtype = start_process(stage, settings.device, settings.threads, settings.use_amp)
 
     ecg_tokenizer = EcgTokenizer.from_pretrained(settings.tokenizer_path, device=device)
-    manifests = {split: [read_manifest(path) for path in paths] for split, paths in plan.manifests.items()}
-    every_path = pretraining_paths(manifests["train"] + manifests["valid"])
-    root, policy = settings.root_path_ecg, signal_policy(settings)
-    store = stored_codes(ecg_tokenizer, root, every_path, settings.codes_root, policy, rank, settings.workers)
-    items = {}
-    for split, lists in manifests.items():
-        wanted = pretraining_paths(lists) if stage == "pretrain" else lists[0]
-        items[split], line = readable_items(wanted, store, plan.manifests[split][0], root, split)
-        print_rank0(line)
-    del manifests, lists, wanted  # of 800,000 ECGs stage 2 needs the paths only, not their reports
-    items["valid"] = sample(items["valid"], settings.val_items, settings.seed)
-
+    items, left_out = read_items(plan, ecg_tokenizer, rank)
     seed_everything(settings.seed)
     alphabets = {"n_codes": ecg_tokenizer.n_codes, "n_scales": ecg_tokenizer.n_scales}
     model, text_tokenizer, vocabulary = model_to_train(plan, ecg_tokenizer, alphabets, dtype)
-    data = make_examples(plan, store, vocabulary, text_tokenizer)
-    if stage == "finetune" and settings.share_ecg:
-        items = {split: share_ecgs(of_split) for split, of_split in items.items()}
-    data = fit_to_llm(data, items["train"], model.to(device), plan)
+    data = make_examples(plan, vocabulary, text_tokenizer)
+    data = fit_to_llm(data, items["train"].items, model.to(device), plan)
     print_rank0("{:,} of {:,} parameters train".format(*trainable_parameters(model)) + lora_text(model), flush=True)
     card = {
         "stage": stage,
@@ -170,9 +131,8 @@ def main_process(plan):
     process = ProcessContext(plan.folder, plan.identity, rank, world, device, dtype)
     save = partial(save_checkpoint, model=model, tokenizer=text_tokenizer, card=card)
     train(stage, pick(settings, TrainingOptions), data, items, model, process, save)
-    bad = left_out_text(every_path, store)
-    if bad:
-        print_rank0(bad)
+    if left_out:
+        print_rank0(left_out)
 
 
 @entry_point

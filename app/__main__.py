@@ -27,7 +27,7 @@ def build_parser():
         epilog=f"For research. Not a medical device. Settings, as KEY=VALUE: {', '.join(SETTINGS)}.",
     )
     add = parser.add_argument
-    add("words", nargs="+", metavar="FILE|question|KEY=VALUE", help="the file (two: questions that compare them), then questions")
+    add("words", nargs="+", metavar="FILE|question|KEY=VALUE", help="a file (two for questions that compare them; or a folder), then questions")
     add("--report", action="store_true", help="write the report too")
     add("--json", action="store_true", help="print everything as JSON")
     add("--plot", metavar="F.png", help="draw the ten seconds on ECG paper")
@@ -48,7 +48,7 @@ def main(argv):
         from app.page import open_page
 
         return open_page([word for word in argv if word != "--page"])
-    options = build_parser().parse_args(argv)
+    options = build_parser().parse_intermixed_args(argv)
     files, questions, pairs = split_words(options.words)
     reader, settings = open_reader(pairs)
     reading = {"window": options.window - 1, "units": options.units, "leads": options.leads}
@@ -139,7 +139,8 @@ def ask_files(reader, files, questions, reading, asking, options):
         told["ecgs"].append(entry | {"measured_as_text": facts.lines()})
     if len(ecgs) == 1 and (options.report or not questions):
         text = write_report(reader, ecgs[0])
-        told["report"] = {"text": text, "contradictions": against_report(text, measured[0])}
+        if text or options.report:
+            told["report"] = {"text": text, "contradictions": against_report(text, measured[0])}
     asked = questions or (reader.standard_questions if len(ecgs) == 1 else [])
     if asked:
         facts = measured[0] if len(ecgs) == 1 else None

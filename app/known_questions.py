@@ -130,7 +130,7 @@ class KnownQuestions:
             for place, cosine in near
             if cosine >= ALIKE
             and _covers(self._texts[place][0], words)
-            and any(kind in self._texts[place][1]["question_type"] for kind in kinds)
+            and _may_mean(self._texts[place][1], words, kinds)
         ]
         place, similarity = (alike or near)[0]
         return Match(_asked(self._texts[place][1]), similarity, bool(alike))
@@ -205,6 +205,13 @@ def _kinds(question):
         return "query", "choose"
     yes_no = ("is", "are", "was", "were", "does", "do", "did", "can", "could", "would", "has", "have", "any", "will")
     return ("verify", "choose") if first in yes_no else ("verify", "choose", "query")
+
+
+def _may_mean(item, words, kinds):
+    """Whether a question of these kinds may mean an item; one between two findings has to name both."""
+    kind = item["question_type"]
+    both = "choose" not in kind or _covers(words, content(" ".join(item.get("attribute") or [])))
+    return both and any(one in kind for one in kinds)
 
 
 def _covers(text, words):

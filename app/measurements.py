@@ -114,20 +114,23 @@ def measure(signal, sample_rate=500):
 
 
 def _beats(nk, cleaned, rate):
-    """Samples of the R peaks, from the lead that shows them best; none where most leads don't show as many.
+    """Samples of the R peaks, as most leads show them; none where there is no such majority.
 
-    A T wave that is taken for a beat in some leads is outvoted by the others.
+    A lead that takes T waves for beats, or misses some, is outvoted by the others; noise has peaks too, but others in
+    each lead.
     """
-    found = {row: _r_peaks(nk, lead, rate) for row, lead in cleaned.items()}
-    if not found:
+    found = [_r_peaks(nk, lead, rate) for lead in cleaned.values()]
+    votes = [sum(_alike(peaks, others, 0.1 * rate) for others in found) for peaks in found]
+    if max(votes, default=0) < max(1, 0.5 * len(found)):
         return np.empty(0, dtype=int)
-    counts = np.array([len(peaks) for peaks in found.values()])
-    usual = np.median(counts)
-    agree = [row for row, peaks in found.items() if abs(len(peaks) - usual) <= max(1, 0.1 * usual)]
-    if len(agree) < 0.5 * len(found):
-        return np.empty(0, dtype=int)
-    # Of the leads with the usual number the one whose beats are the steadiest: a false or missed one unsteadies it.
-    return min((found[row] for row in agree if len(found[row]) >= FEWEST_BEATS), key=_unsteadiness, default=found[agree[0]])
+    return min((peaks for peaks, vote in zip(found, votes, strict=True) if vote == max(votes)), key=_unsteadiness)
+
+
+def _alike(peaks, others, within):
+    """Whether two leads show as many beats, most of them at the same time."""
+    if min(len(peaks), len(others)) < FEWEST_BEATS or abs(len(peaks) - len(others)) > max(1, 0.1 * len(peaks)):
+        return False
+    return np.mean([np.abs(others - peak).min() <= within for peak in peaks]) >= 0.8
 
 
 def _unsteadiness(peaks):

@@ -8,6 +8,9 @@ is given what the codes say: the mean beat of the codes' values, the intervals b
 beats are found in what the codes decode to. An LLM that answers fewer questions right does not yet read what is there,
 and a tokenizer on whose codes fewer are answered has lost what it should keep. Several tokenizers are compared with the
 first one. Intervals resample patients.
+
+Beside them, on the same items: a small residual network on the signals themselves (--rival), and any exam's predictions
+(--predictions; with ANSWERS=likelihood their probabilities rank the ECGs).
 """
 
 import argparse
@@ -44,26 +47,64 @@ def main(argv):
     add("--root", type=Path, required=True, help="folder of the ECGs, with PTB-XL's table of them")
     add("--questions", type=Path, required=True, help="folder of template_train_background.json and its test")
     add("--checkpoint", nargs="+", help="tokenizers: folders or best.pt (default: the one in this repository)")
+    add("--rival", action="store_true", help="also train benchmarks/rival.py's network on the signals")
+    add("--predictions", nargs="+", default=[], type=Path, help="predictions.jsonl of exams of the same questions")
     add("--limit", type=int, default=0, help="ask only so many of the questions, the most asked ones; 0 asks all")
     add("--out", type=Path, help="write the figures and every item's score to this JSON file")
     options = parser.parse_args(argv)
+    paths, questions = read_questions(options.questions, options.limit)
+    patients = read_patients(options.root, paths)
+    results = {}
+    for name, scores in systems(options, questions, paths):
+        results[name] = judge(questions, scores, patients)
+        show(name, results[name])
+        if len(results) > 1:
+            more = difference(next(iter(results.values())), results[name])
+            print("  right minus the first: {:+.1f} points [{:+.1f}, {:+.1f}]".format(*more))
+    if options.out:
+        kept = {
+            name: {key: value for key, value in result.items() if key != "resampled"}
+            for name, result in results.items()
+        }
+        write_json(options.out, {"tokenizers": kept, "records": paths})
+
+
+def systems(options, questions, paths):
+    """What is judged, one after the other: (name, text -> score of each test ECG)."""
     from ecg_tokenizer.codec import EcgTokenizer
     from ecg_tokenizer.weights import SHIPPED
 
-    paths, questions = read_questions(options.questions, options.limit)
-    patients = read_patients(options.root, paths)
-    results = []
     for checkpoint in options.checkpoint or [SHIPPED]:
-        described = describe(EcgTokenizer.from_pretrained(checkpoint), options.root, paths)
-        results.append(judge(questions, answer(questions, described), patients))
-        show(checkpoint, results[-1])
-        if len(results) > 1:
-            more = difference(results[0], results[-1])
-            print("  right minus the first: {:+.1f} points [{:+.1f}, {:+.1f}]".format(*more))
-    if options.out:
-        names = map(str, options.checkpoint or [SHIPPED])
-        kept = [{key: value for key, value in result.items() if key != "resampled"} for result in results]
-        write_json(options.out, {"tokenizers": dict(zip(names, kept, strict=True)), "records": paths})
+        yield (
+            str(checkpoint),
+            answer(questions, describe(EcgTokenizer.from_pretrained(checkpoint), options.root, paths)),
+        )
+    if options.rival:
+        from benchmarks.rival import rival_scores
+
+        yield "residual network on the signals", rival_scores(questions, options.root, paths)
+    for file in options.predictions:
+        yield str(file), predicted_scores(file, questions, paths)
+
+
+def predicted_scores(file, questions, paths):
+    """text -> score of each test ECG by an exam's predictions: how much likelier yes is than no, or 1 and -1."""
+    from data_provider.manifests import item_paths
+    from utils.scores import read_predictions
+
+    said = {}
+    for row in read_predictions(file, "qa"):
+        if row["question_type"] != "single-verify":
+            continue
+        score = 1.0 if row["prediction"] == ["yes"] else -1.0
+        if row.get("log_likelihoods"):
+            yes, no = (row["log_likelihoods"][row["candidates"].index([word])] for word in ("yes", "no"))
+            score = yes - no
+        said[row["question"], item_paths(row)[0]] = score
+    try:
+        return {text: np.array([said[text, paths[row]] for row in q.rows["test"]]) for text, q in questions.items()}
+    except KeyError as error:
+        raise UserError(f"{file}: holds no answer to {error}; it must be of the same test manifest") from error
 
 
 def read_questions(folder, limit=0):

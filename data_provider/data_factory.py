@@ -1,6 +1,8 @@
 """Which items a stage works on, and in which order, whatever the number of processes."""
 
+import math
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +41,64 @@ def epoch_steps(n_items, items_per_step, seed, epoch):
     """
     order = np.random.default_rng([seed, epoch]).permutation(n_items)
     return [order[start : start + items_per_step] for start in range(0, n_items, items_per_step)]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The training items of all parts, and which of them an epoch takes, whatever the number of processes.
+
+    A part that an epoch takes two and a half times lies in ``items`` three times, one behind the other: each time that
+    an item is taken has an index, and with it random numbers (`item_rng`), of its own.
+
+    Attributes
+    ----------
+    items : list
+    parts : list of (int, float)
+        Items of a part, and how many passes an epoch makes over them.
+    """
+
+    items: list
+    parts: list
+
+    @classmethod
+    def of(cls, parts):
+        """From (items, passes) of each part."""
+        items = [item for of_part, passes in parts for _ in range(math.ceil(passes)) for item in of_part]
+        return cls(items, [(len(of_part), passes) for of_part, passes in parts])
+
+    def __len__(self):
+        return sum(_taken(count, passes) for count, passes in self.parts)
+
+    def taken(self, seed, epoch):
+        """Indices of the items that an epoch takes, sorted, int [len(self)].
+
+        What whole passes leave over is taken from one permutation after the other, so that over the epochs no item is
+        taken a second time before all have been.
+        """
+        start, taken = 0, []
+        for number, (count, passes) in enumerate(self.parts):
+            whole = math.floor(passes)
+            taken.append(np.arange(start, start + whole * count))
+            rest = _taken(count, passes) - whole * count
+            if rest:
+                turns = range(epoch * rest, (epoch + 1) * rest)
+                orders = {
+                    turn: np.random.default_rng([seed, number, turn, 1]).permutation(count)
+                    for turn in range(turns[0] // count, turns[-1] // count + 1)
+                }
+                chosen = [orders[turn // count][turn % count] for turn in turns]
+                taken.append(start + whole * count + np.sort(chosen))
+            start += math.ceil(passes) * count
+        return np.concatenate(taken)
+
+    def steps(self, items_per_step, seed, epoch):
+        """The indices of each step of an epoch, as `epoch_steps`."""
+        taken = self.taken(seed, epoch)
+        return [taken[step] for step in epoch_steps(len(taken), items_per_step, seed, epoch)]
+
+
+def _taken(count, passes):
+    return max(1, round(count * passes))
 
 
 def item_rng(seed, epoch, index):

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from data_provider.data_loader import bad_records_text, file_signatures
-from data_provider.read import RecordError, SignalPolicy, load_signal
+from data_provider.read import RecordError, SignalPolicy
 from ecg_tokenizer.familiarity import ecg_loss, familiar_level
 from ecg_tokenizer.store import CodeStore, StoreWriter, locked
+from ecg_tokenizer.views import load
 from utils.tools import UserError, entry_point, write_atomically
 
 SAVE_SECONDS = 10  # an interrupted run loses at most so much
@@ -75,7 +76,7 @@ def encode_batches(tokenizer, root, paths, policy, workers=0, batch_size=64, los
 
     def read(path):
         try:
-            x, _, std = load_signal(root / path, policy)
+            x, _, std = load(root, path, policy)
             return path, (x, std), None
         except RecordError as error:
             return path, None, error.fault

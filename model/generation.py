@@ -14,6 +14,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicS
 NOBODY, EVERYBODY = -2, -1  # owners of keys that nobody sees (padding), and that every branch sees (the beginning)
 TOGETHER = 8  # branches of a row that are read at once: few, so that masks and padding stay small
 PORTION = 2**26  # most logits of candidates at a time
+TOKENS = 256  # likewise most tokens a row on a CPU: each is computed against all that are read with it
 
 
 @dataclass(frozen=True)
@@ -153,20 +154,24 @@ def log_likelihoods(model, prompts, candidates, pad):
         [[first[row, number, ids[0]].item() for ids in of_rest] for number, of_rest in enumerate(of_prompt)]
         for row, of_prompt in enumerate(candidates)
     ]
-    # (branch, place in its list, ids) of what is longer than a token, in columns: the same portion of all rows at once
+    # (branch, place in its list, ids) of what is longer than a token, the longest first: little padding
     longer = [
         [(b, c, ids) for b, of_rest in enumerate(of_prompt) for c, ids in enumerate(of_rest) if len(ids) > 1]
         for of_prompt in candidates
     ]
-    length = max((len(ids) - 1 for of_row in longer for _, _, ids in of_row), default=0)
-    size = max(1, PORTION // max(1, len(prompts) * length * logits.shape[-1]))
-    for start in range(0, max(map(len, longer)), size):
+    longer = [sorted(of_row, key=lambda candidate: -len(candidate[2])) for of_row in longer]
+    start, end = 0, max(map(len, longer))
+    while start < end:  # in columns: the same portion of all rows at once
+        length = max(len(of_row[start][2]) - 1 for of_row in longer if start < len(of_row))
+        size = PORTION // (len(prompts) * length * logits.shape[-1])
+        size = max(1, min(size, TOKENS // length) if logits.device.type == "cpu" else size)
         portion = [of_row[start : start + size] for of_row in longer]
         read = _read_candidates(tree, portion, position, length, pad)
         for row, of_row in enumerate(portion):
             for slot, (branch, place, ids) in enumerate(of_row):
                 found = read[row, slot, : len(ids) - 1].gather(1, torch.tensor(ids[1:])[:, None])
                 totals[row][branch][place] += found.sum().item()
+        start += size
     return totals
 
 

@@ -3,8 +3,8 @@
 A prompt is one string with one ECG block, ``<|start_ecg|>{codes}<|end_ecg|>``, which is repeated where a question is
 about two ECGs; where the codes hold the leads' amplitudes, these stand right behind the start, before any words there.
 QA prompts may use ``{question}`` and ``{background}``, report prompts ``{background}``. What follows the block is the
-cue; the answer comes right after it. `PROMPTS=FILE` replaces them by a JSON file with the keys ``qa`` and ``report``,
-since a tuned model wants the words that it was tuned on.
+cue; the answer comes right after it. `PROMPTS` replaces them by a JSON file with the keys ``qa`` and ``report``, since
+a tuned model wants the words that it was tuned on: one of the user's, or one in env/prompts/ by its name.
 """
 
 import re
@@ -12,7 +12,8 @@ import re
 from data_provider.manifests import item_background
 from model.packing import Example
 from model.vocabulary import END, START
-from utils.tools import UserError, read_json
+from utils.setting_values import PROMPT_NAMES
+from utils.tools import REPOSITORY, UserError, read_json
 
 ECG = START + "{codes}" + END
 PROMPTS = {
@@ -23,9 +24,10 @@ BLOCK = re.compile(re.escape(START) + r"(.*?)\{codes\}(.*?)" + re.escape(END), r
 
 
 def read_prompts(path=""):
-    """The prompts in force: ours, or those of a JSON file, checked."""
+    """The prompts in force: ours, or those of a JSON file (or of env/prompts/, by a name), checked."""
     prompts = dict(PROMPTS)
     if path:
+        path = REPOSITORY / f"env/prompts/{path}.json" if path in PROMPT_NAMES else path
         given = read_json(path)
         if not isinstance(given, dict) or not given or set(given) - set(PROMPTS):
             raise UserError(f"{path}: must be an object with the keys qa and report")
@@ -103,5 +105,5 @@ def check_ecg_first(prompts, task):
     """A `UserError` unless `ecg_first`."""
     if not ecg_first(prompts, task):
         raise UserError(
-            "SHARE_ECG=true needs PROMPTS with the ECG before {question} and {background}; env/demo/prompts.json has"
+            "SHARE_ECG=true needs PROMPTS with the ECG before {question} and {background}, as PROMPTS=ecg_first"
         )

@@ -29,6 +29,8 @@ class Plan:
     inputs : dict
         Hashes of all that was read to make the plan; JSON-able.
     processes : int
+    parts : list of Part
+        What a training stage learns from (`model.parts`).
     """
 
     stage: str
@@ -38,6 +40,7 @@ class Plan:
     manifests: dict
     inputs: dict
     processes: int
+    parts: tuple = ()
 
     @property
     def identity(self):
@@ -82,7 +85,7 @@ def signal_policy(settings):
     )
 
 
-def stored_codes(tokenizer, root, paths, codes_root, policy, rank, workers=0):
+def stored_codes(tokenizer, root, paths, codes_root, policy, rank, workers=0, view=0):
     """The store that holds the codes of these records; the first process encodes what is missing.
 
     Parameters
@@ -96,13 +99,18 @@ def stored_codes(tokenizer, root, paths, codes_root, policy, rank, workers=0):
     policy : SignalPolicy
     rank, workers : int
         This process's number; threads that read ECG files.
+    view : int
+        0 encodes the records as they are, n otherwise (`ecg_tokenizer.views`), into a store below that of 0.
     """
     import torch.distributed as dist
 
     from ecg_tokenizer.encode import encode_records
     from ecg_tokenizer.store import CodeStore, store_folder
+    from ecg_tokenizer.views import View
 
     folder = store_folder(codes_root, tokenizer.fingerprint, policy, root)
+    if view:
+        folder, policy = folder / f"view{view}", View(policy, view)
     if rank == 0:
         encode_records(tokenizer, root, paths, folder, policy, workers=workers)
     dist.barrier()
@@ -122,6 +130,16 @@ def readable_items(items, store, manifest, root, split):
     return kept, f"{split}: {len(kept)} items" + (f", {left_out} left out (records below)" if left_out else "")
 
 
-def left_out_text(paths, store):
-    """The lines that close a run: which records have no codes, and why ("" when all have)."""
-    return bad_records_text({path: store.bad.get(path, "not encoded") for path in paths if path not in store})
+def left_out_text(paths, stores):
+    """The lines that close a run: which records have no codes, and why ("" when all have).
+
+    Parameters
+    ----------
+    paths, stores : dict
+        Root -> list of record paths; root -> CodeStore.
+    """
+    bad = {}
+    for root, store in stores.items():
+        before = f"{root}/" if len(stores) > 1 else ""
+        bad |= {before + path: store.bad.get(path, "not encoded") for path in paths[root] if path not in store}
+    return bad_records_text(bad)

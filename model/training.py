@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from data_provider.data_factory import epoch_steps
 from model.checkpoint_files import CARD
 from model.heartllm import loss_sum
 from model.packing import supervised_tokens
@@ -81,7 +80,8 @@ def train(stage, options, data, items, model, process, save_adapter):
     options : TrainingOptions
     data : StageTwo or StageThree
     items : dict
-        "train" and "valid": what ``data`` makes examples of.
+        What ``data`` makes examples of: "train" a `data_provider.data_factory.Mixture`, "valid" name -> list of each
+        part.
     process : ProcessContext
     save_adapter : callable
         Given a folder, saves what the stage leaves there.
@@ -105,10 +105,10 @@ def train(stage, options, data, items, model, process, save_adapter):
     while progress.step < last_step:
         epoch, number = divmod(progress.step, steps_per_epoch)
         if steps_of != epoch:
-            steps, steps_of = epoch_steps(len(items["train"]), items_per_step, options.seed, epoch), epoch
+            steps, steps_of = items["train"].steps(items_per_step, options.seed, epoch), epoch
         rate = learning_rate(progress.step, last_step, options)
         context = epoch, rate, options, process, progress
-        loss, tokens, stop = _train_step(engine, data, items["train"], steps[number], *context)
+        loss, tokens, stop = _train_step(engine, data, items["train"].items, steps[number], *context)
         speed = tokens / (time.monotonic() - begun - progress.seconds)
         progress.seconds = time.monotonic() - begun
         bar.update()
@@ -231,22 +231,27 @@ def _train_step(engine, data, items, chosen, epoch, rate, options, process, prog
 
 @torch.no_grad()
 def _validate(engine, stage, data, items, options, process, progress, epoch, log, bar):
-    """Mean loss over the validation items; for stage 2 also in bits a code, beside the bits of knowing nothing."""
+    """Mean loss over the validation items, of several parts also each one's; for stage 2 also in bits a code, beside
+    the bits of knowing nothing."""
     engine.eval()
-    sums = torch.zeros(2, dtype=torch.float64, device=process.device)
-    for batch in validation_batches(data, items, process.rank, process.world, options.batch_size, options.seed):
-        sums[0] += loss_sum(engine.module, {name: tensor.to(process.device) for name, tensor in batch.items()})
-        sums[1] += supervised_tokens(batch)
+    sums = torch.zeros(len(items), 2, dtype=torch.float64, device=process.device)
+    for part, of_part in zip(sums, items.values(), strict=True):
+        for batch in validation_batches(data, of_part, process.rank, process.world, options.batch_size, options.seed):
+            part[0] += loss_sum(engine.module, {name: tensor.to(process.device) for name, tensor in batch.items()})
+            part[1] += supervised_tokens(batch)
     dist.all_reduce(sums)
     engine.train()
     if log is None:
         return
-    loss = (sums[0] / sums[1]).item()
+    loss = (sums[:, 0].sum() / sums[:, 1].sum()).item()
     more, text = {}, f"step {progress.step}: validation loss {loss:.4f}"
     if stage == "pretrain":
         more = {"bits_per_code": loss / math.log(2), "log2_codes": math.log2(data.vocabulary.n_codes)}
         text += f", {more['bits_per_code']:.2f} bits per code (log2 of {data.vocabulary.n_codes} codes: "
         text += f"{more['log2_codes']:.2f})"
+    if len(items) > 1:
+        more["val_loss_by_part"] = {name: (part[0] / part[1]).item() for name, part in zip(items, sums, strict=True)}
+        text += "; " + ", ".join(f"{name} {value:.4f}" for name, value in more["val_loss_by_part"].items())
     log.log_validation(step=progress.step, epoch=epoch, val_loss=loss, **more)
     bar.write(text)
 

@@ -1,8 +1,9 @@
 """From items and stored codes to the batches of a training step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from data_provider.data_factory import epoch_steps, item_rng
+from data_provider.data_factory import Mixture, epoch_steps, item_rng
 from data_provider.manifests import item_paths, record_paths
 from model.forecasting import causal_examples, forecast_examples
 from model.packing import Example, collate
@@ -10,45 +11,95 @@ from model.prompts import training_example
 
 
 @dataclass(frozen=True)
-class StageTwo:
-    """Stage 2's examples: the items are record paths."""
+class Source:
+    """What the items of a part have in common, and which codes they are read from.
 
-    store: object
+    Attributes
+    ----------
+    name : str
+    task : {"qa", "report", ""}
+    store : CodeStore
+    views : tuple of CodeStore
+        Of the same records encoded otherwise (`ecg_tokenizer.views`): one of these or ``store`` is drawn a pass.
+    """
+
+    name: str
+    task: str
+    store: object = field(repr=False)
+    views: tuple = field(default=(), repr=False)
+
+    def codes(self, paths, rng):
+        """The codes of the records."""
+        stores = (self.store, *self.views)
+        return [(stores[rng.randrange(len(stores))] if self.views else self.store)[path] for path in paths]
+
+
+class Item(NamedTuple):
+    """An item of a run of several parts: ``content`` is a record path (stage 2) or an item of a manifest."""
+
+    source: Source
+    content: object
+
+    def __repr__(self):
+        return f"{self.source.name}: {self.content}"
+
+
+@dataclass(frozen=True)
+class StageTwo:
+    """Stage 2's examples: the items hold record paths."""
+
     vocabulary: object
     objective: str
     packed: bool = True
 
-    def examples(self, path, rng):
+    def examples(self, item, rng):
         make = forecast_examples if self.objective == "forecast" else causal_examples
-        return make(self.vocabulary, self.store[path], rng)
+        (codes,) = item.source.codes([item.content], rng)
+        return make(self.vocabulary, codes, rng)
 
 
 @dataclass(frozen=True)
 class StageThree:
-    """Stage 3's examples: the items are those of a QA or report manifest, or lists of those that share an ECG."""
+    """Stage 3's examples: the items hold those of a QA or report manifest; or are lists of those that share an ECG."""
 
-    store: object
     vocabulary: object
     tokenizer: object
     prompts: dict
-    task: str
     packed: bool = True
 
     def examples(self, item, rng):
-        prompt_parts = (self.tokenizer, self.vocabulary, self.prompts)
         share, items = isinstance(item, list), item if isinstance(item, list) else [item]
-        return [
-            training_example(*prompt_parts, one, self.task, [self.store[path] for path in item_paths(one)], share)
-            for one in items
-        ]
+        ecgs = items[0].source.codes(item_paths(items[0].content), rng)  # once: what shares an ECG shares its view
+        prompt_parts = (self.tokenizer, self.vocabulary, self.prompts)
+        return [training_example(*prompt_parts, one.content, one.source.task, ecgs, share) for one in items]
 
 
 def share_ecgs(items):
     """The items in lists, one list an ECG (or pair of ECGs), in order of first appearance."""
     lists = {}
     for item in items:
-        lists.setdefault(tuple(item_paths(item)), []).append(item)
+        ecgs = id(item.source.store), *item_paths(item.content)  # equal paths below other roots are other ECGs
+        lists.setdefault(ecgs, []).append(item)
     return list(lists.values())
+
+
+def mixture(parts, share):
+    """The `Mixture` of the training items of all parts.
+
+    Parameters
+    ----------
+    parts : list of (list of Item, float)
+        Items of a part, and how many passes an epoch makes over them.
+    share : bool
+        In lists of those that share an ECG (`share_ecgs`), of different parts too where an epoch takes them equally
+        often.
+    """
+    if not share:
+        return Mixture.of(parts)
+    together = {}
+    for items, passes in parts:
+        together.setdefault((id(items[0].source.store), passes), []).extend(items)
+    return Mixture.of([(share_ecgs(items), passes) for (_, passes), items in together.items()])
 
 
 def pretraining_paths(manifests):
@@ -95,12 +146,14 @@ def validation_batches(stage, items, rank, world, batch_size, seed):
 
 
 def longest_example(stage, items, tries=256):
-    """Most tokens that one sequence takes, of the items with the longest texts."""
+    """Most tokens that one sequence takes, of the items of each task with the longest texts."""
 
-    def text_length(item):
-        if isinstance(item, list):
-            return max(map(text_length, item))
-        return 0 if isinstance(item, str) else len(str(item)) + 4000 * len(item_paths(item))
+    def text_length(item, task):
+        contents = [one.content for one in (item if isinstance(item, list) else [item]) if one.source.task == task]
+        return max((len(str(content)) + 4000 * len(item_paths(content)) for content in contents), default=0)
 
-    likely = sorted(items, key=text_length, reverse=True)[:tries]
+    tasks = {one.source.task for item in items for one in (item if isinstance(item, list) else [item])}
+    likely = items[:tries] if "" in tasks else []  # stage 2's are equally long
+    for task in tasks - {""}:
+        likely = likely + sorted(items, key=lambda item, task=task: text_length(item, task), reverse=True)[:tries]
     return max(len(e.input_ids) for item in likely for e in stage.examples(item, item_rng(0, 0, 0)))

@@ -45,7 +45,7 @@ class RunLog:
         self._write("train", step, epoch, numbers)
 
     def log_validation(self, step, epoch, val_loss, **more):
-        """One validation line; ``more`` are other numbers (or nested values, which go to the JSON line only)."""
+        """One validation line; ``more`` are other numbers or dicts of numbers (others TensorBoard misses)."""
         self._write("validation", step, epoch, {"val_loss": val_loss, **more})
         self._board.flush()
 
@@ -62,8 +62,10 @@ class RunLog:
     def _write(self, group, step, epoch, values):
         values = {key: _plain(value) for key, value in values.items()}
         for key, value in values.items():
-            if isinstance(value, (int, float)):
-                self._board.add_scalar(f"{group}/{key.removeprefix('val_')}", value, global_step=int(step))
+            for name, number in value.items() if isinstance(value, dict) else [("", value)]:
+                if isinstance(number, (int, float)):
+                    title = f"{group}/{key.removeprefix('val_')}{'/' if name else ''}{name.replace(' ', '_')}"
+                    self._board.add_scalar(title, number, global_step=int(step))
         line = _finite({"stage": self.stage, "epoch": _plain(epoch), "step": int(step), **values})
         self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
         self._file.flush()

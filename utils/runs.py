@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.processes import lost_another, one_voice, run_processes, stop_at_once
+from utils.setting_values import value_parts
 from utils.settings import unused_keys
 from utils.tools import UserError, read_json, sha256_json, write_json
 
@@ -49,10 +50,14 @@ class Identity:
 
 
 def results_folder(results, stage, tasktype, dataset):
-    """The published names: ``results/_ptbxl_pretrain``, ``results/qa_ptbxl_finetune``, ``results/qa_ptbxl_test``."""
+    """The published names: ``results/_ptbxl_pretrain``, ``results/qa_ptbxl_finetune``, ``results/qa_ptbxl_test``.
+
+    Several tasks or data sets (tuples of texts) are joined: ``results/qa+report_ptbxl+mimic_finetune``.
+    """
+    tasks, datasets = ("+".join(value_parts(value)) for value in (tasktype, dataset))
     if stage == "pretrain":
-        return Path(results) / f"_{dataset}_pretrain"
-    return Path(results) / f"{tasktype}_{dataset}_{'test' if stage == 'eval' else stage}"
+        return Path(results) / f"_{datasets}_pretrain"
+    return Path(results) / f"{tasks}_{datasets}_{'test' if stage == 'eval' else stage}"
 
 
 def is_finished(folder, fingerprint):

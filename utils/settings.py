@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from utils.env_files import read_env_file
-from utils.setting_values import LLM_NAMES, parse_value, value_parts
+from utils.setting_values import NAMES, parse_value, value_parts
 from utils.tools import REPOSITORY, UserError, entry_point, sha256_json
 
 STAGES = ("tokenizer", "pretrain", "finetune", "eval")
@@ -22,8 +22,9 @@ OTHER = {"resume", "save_steps", "verbose_steps", "eval_steps", "val_items", "th
 OTHER |= {"llm", "num_processes", "override"}
 
 
-def _setting(default, stages, help, choices=None, low=None, high=None, path=False, must_exist=False):
-    metadata = dict(stages=stages, help=help, choices=choices, low=low, high=high, path=path, must_exist=must_exist)
+def _setting(default, stages, help, choices=None, low=None, high=None, path=False, must_exist=False, of=int):
+    """A field; ``of`` is the type of a list's parts (those of choices and paths are texts)."""
+    metadata = dict(stages=stages, help=help, choices=choices, low=low, high=high, path=path, must_exist=must_exist, of=of)
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -35,10 +36,11 @@ class Settings:
     root_ecg: tuple = _setting((), "t", "folder of the ECG records that the manifests name; several with commas", path=True, must_exist=True)
     train_path: tuple = _setting((), "t", "training manifest (QA or report), one for each of ROOT_ECG", path=True, must_exist=True)
     val_path: tuple = _setting((), "t", "validation manifest (QA or report), one for each of ROOT_ECG or for its first ones", path=True, must_exist=True)
-    root_path_ecg: str = _setting("", LLM, "folder of the ECG records that the manifests name", path=True, must_exist=True)
-    root_path_json: str = _setting("", LLM, "folder of the QA manifests (template_train_background.json, ...)", path=True, must_exist=True)
-    root_report_json: str = _setting("", LLM, "folder of the report manifests (train.json, ...)", path=True, must_exist=True)
-    dataset: str = _setting("ptbxl", LLM, "name of the data set; part of the results folder's name")
+    root_path_ecg: tuple = _setting((), LLM, "folder of the ECG records that the manifests name; with several data sets one for each, with commas, or one for all", path=True, must_exist=True)
+    root_path_json: tuple = _setting((), LLM, "folder of the QA manifests (template_train_background.json, ...), or of one such folder a data set; several as in ROOT_PATH_ECG", path=True, must_exist=True)
+    root_report_json: tuple = _setting((), LLM, "folder of the report manifests (train.json, ...); as ROOT_PATH_JSON", path=True, must_exist=True)
+    dataset: tuple = _setting(("ptbxl",), LLM, "name of the data set, part of the results folder's name; training takes several, with commas", of=str)
+    mix: tuple = _setting((), TUNE, "passes that an epoch makes over each data set (stage 3: and task, in the order qa a, report a, qa b, report b), with commas; 0.5 takes half of the items, 0 none; empty makes one each", low=0, high=1000, of=float)
     lead_order: str = _setting("name", ALL, "find leads by their names, or by their position in the file (as the published code)", choices=("name", "file"))
     short_records: str = _setting("refuse", ALL, "records shorter than 10 s: refuse them, or pad them with their mean", choices=("refuse", "pad"))
     crop: str = _setting("first", ALL, "which 10 s of a longer record", choices=("first", "centre"))
@@ -72,13 +74,14 @@ class Settings:
     lora_r: int = _setting(64, TUNE, "rank of LoRA", low=1)
     lora_alpha: int = _setting(16, TUNE, "scale of LoRA (alpha / rank)", low=1)
     lora_dropout: float = _setting(0.05, TUNE, "dropout before LoRA", low=0, high=0.9)
+    code_views: int = _setting(1, TUNE, "ways in which a training ECG is encoded, one of which is drawn at every pass: as it is, and from 2 on also with other starts and slightly mixed leads", low=0, high=100)
     pretrain_objective: str = _setting("forecast", "p", "predict the end of windows of five lengths (published), or every next code", choices=("forecast", "causal"))
-    prompts: str = _setting("", "fe", "a JSON file with other prompt words; empty uses model/prompts.py's", path=True, must_exist=True)
+    prompts: str = _setting("", "fe", "other prompt words: `ecg_first`, `question_first` (env/prompts/), or a JSON file; empty uses model/prompts.py's", path=True, must_exist=True)
     override: tuple = _setting((), "fe", "take these settings, with commas, though the adapter was trained with others", choices=("tasktype", "prompts", "lead_order"))
     share_ecg: bool = _setting(False, "f", "compute an ECG once for all questions on it; needs PROMPTS with the ECG first; BATCH_SIZE counts ECGs")
     # training
     stage: str = _setting("", LLM, "pretrain, finetune or test: checked against the launcher", choices=("", "pretrain", "finetune", "test"))
-    tasktype: str = _setting("qa", "fe", "answer questions, or write reports", choices=("qa", "report"))
+    tasktype: tuple = _setting(("qa",), "fe", "answer questions, or write reports; training takes both, with a comma", choices=("qa", "report"))
     train_epochs: int = _setting(1, TUNE, "passes over the training items", low=1)
     max_steps: int = _setting(0, TUNE, "stop after so many steps; 0 is no limit", low=0)
     batch_size: int = _setting(4, LLM, "items (stage 2: ECGs) a step, an accumulation and a process", low=1)
@@ -90,7 +93,7 @@ class Settings:
     use_amp: bool = _setting(True, ALL, "bf16 where the processor is fast at it (float32 elsewhere); codes are float32 always")
     verbose_steps: int = _setting(10, TUNE, "steps between lines of log.jsonl", low=1)
     eval_steps: int = _setting(500, TUNE, "steps between validations", low=1)
-    val_items: int = _setting(256, TUNE, "items of the validation manifest that a validation uses", low=1)
+    val_items: int = _setting(256, TUNE, "items of each validation manifest that a validation uses", low=1)
     save_steps: int = _setting(500, TRAIN, "steps between saves that RESUME goes on from", low=1)
     resume: str = _setting("false", ALL, "true goes on from the last save, auto where settings and inputs allow it; an earlier run that is not gone on from is moved aside", choices=("false", "true", "auto"))
     seed: int = _setting(0, ALL, "seed of everything drawn at random", low=0)
@@ -212,7 +215,7 @@ def _check_stage(settings, stage):
         raise UserError(f"STAGE={settings.stage} does not fit this launcher, which runs stage {expected}")
     for name, value in settings.of_stage(stage).items():
         for path in value_parts(value) if FIELDS[name.upper()].metadata["must_exist"] else ():
-            if path and path not in LLM_NAMES and not os.path.exists(path):
+            if path and path not in NAMES and not os.path.exists(path):
                 hint = "; LOCAL_LLM_PATH=tiny takes the embedded LLM" if name == "local_llm_path" else ""
                 raise UserError(f"{name.upper()}={path}: no such file or folder{hint}")
 

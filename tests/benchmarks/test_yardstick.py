@@ -117,6 +117,30 @@ def test_the_whole(tmp_path, capsys):
     assert "of 10 yes/no questions right (5 patients)" in said and "+0.0 points [+0.0, +0.0]" in said
 
 
+def test_an_exam_and_a_network_on_the_signals_stand_beside_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("benchmarks.rival.PASSES", 1)
+    words = write_questions(tmp_path, {"train": 12, "valid": 10})
+    small_tokenizer(0, WITH_AMPLITUDE).save(tmp_path / "one")
+    items = json.loads((tmp_path / "template_test_background.json").read_text())
+    rows = [
+        {"index": n, "prediction": item["answer"], "reference": item["answer"], **item} for n, item in enumerate(items)
+    ]
+    for row in rows:  # right, by likelihoods that say so
+        values = [-1.0, -2.0] if row["answer"] == ["yes"] else [-2.0, -1.0]
+        row |= {"candidates": [["yes"], ["no"]], "log_likelihoods": values}
+    exam = tmp_path / "predictions.jsonl"
+    exam.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words += ["--checkpoint", str(tmp_path / "one"), "--rival", "--predictions", str(exam)]
+    main([*words, "--out", str(tmp_path / "out.json")])
+    kept = json.loads((tmp_path / "out.json").read_text())["tokenizers"]
+    assert kept[str(exam)]["right"][0] == kept[str(exam)]["auroc"][0] == 1
+    assert len(kept["residual network on the signals"]["scores"]["fast?"]) == 10
+    exam.write_text(json.dumps(rows[0]) + "\n")
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "must be of the same test manifest" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("missing", ["files/ptbxl_database.csv", "files/r3.hea", "template_test_background.json"])
 def test_what_is_missing_is_said_in_a_line(missing, tmp_path, capsys):
     words = write_questions(tmp_path, {"train": 4, "valid": 2})

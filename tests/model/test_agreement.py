@@ -9,6 +9,7 @@ import run_main
 from model.agreement import agree
 from model.prompts import PROMPTS
 from utils.settings import Settings
+from utils.tools import UserError
 
 OWN_WORDS = {"qa": "<|start_ecg|>{codes}<|end_ecg|> {question}", "report": "<|start_ecg|>{codes}<|end_ecg|>"}
 
@@ -59,7 +60,7 @@ def test_a_mismatch_is_one_line_and_exit_code_2_before_anything_is_loaded(name, 
 def test_what_is_not_given_is_the_adapters_own_and_said(tmp_path):
     path = str(adapter(tmp_path / "adapter", "finetune"))
     settings, prompts, lines = agree(Settings(ckp_path=path), {"CKP_PATH"}, "CKP_PATH", "eval")
-    assert (settings.tasktype, settings.lead_order, settings.lora_r) == ("report", "file", 4)
+    assert (settings.tasktype, settings.lead_order, settings.lora_r) == (("report",), "file", 4)
     assert prompts == OWN_WORDS
     assert lines == ["CKP_PATH: LEAD_ORDER=file", "CKP_PATH: TASKTYPE=report", "CKP_PATH: PROMPTS: its words"]
     settings, _, lines = agree(Settings(pretrain_path=path), set(), "PRETRAIN_PATH", "finetune")
@@ -70,7 +71,7 @@ def test_what_is_overridden_is_taken_and_said(tmp_path):
     path = str(adapter(tmp_path / "adapter", "finetune"))
     settings = Settings(ckp_path=path, override=("tasktype", "lead_order"))
     settings, prompts, lines = agree(settings, {"TASKTYPE", "LEAD_ORDER"}, "CKP_PATH", "eval")
-    assert (settings.tasktype, settings.lead_order, prompts) == ("qa", "name", PROMPTS)
+    assert (settings.tasktype, settings.lead_order, prompts) == (("qa",), "name", PROMPTS)
     assert "CKP_PATH: OVERRIDE: LEAD_ORDER=name, trained with file" in lines
 
 
@@ -79,3 +80,18 @@ def test_the_authors_file_has_the_published_rank(tmp_path):
     settings = Settings(ckp_path=str(tmp_path / "checkpoint_epoch0.pth"), lora_r=16)
     settings, prompts, _ = agree(settings, set(), "CKP_PATH", "eval")
     assert settings.lora_r == 64 and prompts == PROMPTS
+
+
+def test_an_adapter_of_two_tasks_is_examined_in_each_without_more_words(tmp_path):
+    """And one of a single task still not in the other; what was trained goes on with both unless one is asked for."""
+    path = str(adapter(tmp_path / "adapter", "finetune", TASKTYPE=["qa", "report"]))
+    for task in ("qa", "report"):
+        settings, prompts, _ = agree(Settings(ckp_path=path, tasktype=(task,)), {"TASKTYPE"}, "CKP_PATH", "eval")
+        assert settings.tasktype == (task,) and prompts == OWN_WORDS
+    assert agree(Settings(ckp_path=path), set(), "CKP_PATH", "eval")[0].tasktype == ("qa",)
+    start = Settings(pretrain_path=path)
+    assert agree(start, set(), "PRETRAIN_PATH", "finetune")[0].tasktype == ("qa", "report")
+    assert agree(start, {"TASKTYPE"}, "PRETRAIN_PATH", "finetune")[0].tasktype == ("qa",)
+    one = str(adapter(tmp_path / "one", "finetune", TASKTYPE="qa"))
+    with pytest.raises(UserError, match="trained with TASKTYPE=qa, not qa,report"):
+        agree(Settings(pretrain_path=one, tasktype=("qa", "report")), {"TASKTYPE"}, "PRETRAIN_PATH", "finetune")

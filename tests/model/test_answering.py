@@ -36,7 +36,7 @@ def answer_model(llm, file="", **vocabulary):
     return AnswerModel(model, tokenizer, dataclasses.replace(known, **vocabulary), read_prompts(file))
 
 
-ECG_FIRST = REPOSITORY / "env/demo/prompts.json"
+ECG_FIRST = REPOSITORY / "env/prompts/ecg_first.json"
 WORDS = ("Does this ECG show atrial fibrillation?", "What is the rhythm?", "Noise in lead V1 or in lead V2?", "Q?")
 
 

@@ -14,7 +14,7 @@ from tests.model.test_stages import ENVIRONMENT, run, settings, torchrun, world 
 from utils.tools import REPOSITORY
 
 pytestmark = pytest.mark.slow
-EXAM = {"TASKTYPE": "qa", "BATCH_SIZE": 2, "MAX_NEW_TOKENS": 24, "PROMPTS": REPOSITORY / "env/demo/prompts.json"}
+EXAM = {"TASKTYPE": "qa", "BATCH_SIZE": 2, "MAX_NEW_TOKENS": 24, "PROMPTS": REPOSITORY / "env/prompts/ecg_first.json"}
 EXAM["OVERRIDE"] = "prompts"  # the exam reads an ECG once, however it was trained
 LAUNCHER = ["torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--rdzv_backend=c10d"]
 

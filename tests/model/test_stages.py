@@ -110,6 +110,44 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(world, pretrained):
     assert other.returncode == 2 and "other settings" in other.stderr
 
 
+def test_a_mixed_run_goes_on_bit_for_bit_and_two_processes_take_the_same_items(world):
+    """Two data sets with equal record paths, two tasks, views, uneven passes; from what simulated ECGs alone taught."""
+    run("data_provider.simulate", "--out", str(world / "more"), "--patients", "20", "--seed", "4")
+    run("data_provider.prepare", "ptbxl", "--root", str(world / "more"), "--out", str(world), "--name", "more")
+    chain = settings(world, world / "mixed", TASKTYPE="qa", MAX_STEPS=2, TUNING="full", PROMPTS="ecg_first")
+    run("run_main.py", "finetune", *chain)
+    mixed = {
+        "DATASET": "demo,more", "ROOT_PATH_ECG": f"{world}/files,{world}/more", "ROOT_PATH_JSON": world / "ecgqa",
+        "ROOT_REPORT_JSON": world / "report", "TASKTYPE": "qa,report", "MIX": "0.3,1,1,1.5", "CODE_VIEWS": 2,
+        "PROMPTS": "ecg_first", "SHARE_ECG": "true", "TUNING": "full", "MAX_STEPS": 6, "EVAL_STEPS": 3,
+        "PRETRAIN_PATH": world / "mixed/qa_demo_finetune/checkpoint/checkpoint_epoch0", "OVERRIDE": "tasktype",
+    }  # fmt: skip
+    folder = "qa+report_demo+more_finetune"
+    run("run_main.py", "finetune", *settings(world, world / "mixed", **mixed))
+    straight = world / "mixed" / folder
+    assert len(losses(straight, "val_loss_by_part")[6]) == 4
+
+    words = settings(world, world / "mixed_killed", **mixed, SAVE_STEPS=3)
+    command = [sys.executable, str(REPOSITORY / "run_main.py"), "finetune", *words]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    killed, deadline = world / "mixed_killed" / folder, time.monotonic() + 300
+    while not (killed / "log.jsonl").exists() or max(losses(killed), default=0) < 4:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert "going on from step" in run("run_main.py", "finetune", *words, "RESUME=true").stdout
+    for key in ("loss", "val_loss_by_part"):
+        assert losses(killed, key) == losses(straight, key), "bit for bit"
+
+    words = settings(world, world / "mixed_two", **mixed | {"BATCH_SIZE": 2, "NUM_PROCESSES": 2})
+    run("run_main.py", "finetune", *words)
+    one, two = losses(straight), losses(world / "mixed_two" / folder)
+    assert sorted(one) == list(range(1, 7)) and max(abs(one[step] - two[step]) for step in one) < 1e-4
+    plan = settings(world, world / "mixed", TASKTYPE="report", CKP_PATH=straight / "checkpoint/checkpoint_epoch0")
+    assert run("run_eval.py", "eval", "--plan", *plan).stdout.strip() == "1"
+
+
 def test_sigterm_saves_and_says_how_to_go_on(world):
     words = settings(world, world / "stopped", MAX_STEPS=400)
     command = [sys.executable, str(REPOSITORY / "run_main.py"), "pretrain", *words]

@@ -49,7 +49,7 @@ def test_what_is_not_read_is_said_with_its_line(tmp_path, text, said):
 def test_helpers_need_not_be_settings_but_slips_are_found(tmp_path):
     file = tmp_path / "x.env"
     file.write_bytes(f"\ufeffROOT={tmp_path}\r\nROOT_PATH_ECG=${{ROOT}}\r\n".encode())
-    assert load_settings("pretrain", [str(file)]).root_path_ecg == str(tmp_path)
+    assert load_settings("pretrain", [str(file)]).root_path_ecg == (str(tmp_path),)
     assert unused_keys("pretrain", [str(file)]) == []
     file.write_text("BATCHSIZE=3\n")
     with pytest.raises(UserError, match="unknown setting BATCHSIZE; did you mean BATCH_SIZE"):

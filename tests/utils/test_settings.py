@@ -75,7 +75,7 @@ def test_settings_without_effect_are_named():
 def test_every_shipped_env_file_holds_known_settings_with_right_values():
     """A user's first run must not fail on a file that we ship (that its data aren't here is another matter)."""
     files = sorted((REPOSITORY / "env").rglob("*.env")) + [REPOSITORY / "ecg_tokenizer" / "config.env"]
-    assert len([f for f in files if f.parent.name == "env"]) == 9
+    assert len([f for f in files if f.parent.name == "env"]) == 10
     for file in files:
         text = file.read_text()
         stage = {"STAGE=pretrain": "pretrain", "STAGE=finetune": "finetune", "STAGE=test": "eval"}

@@ -187,7 +187,7 @@ def test_edf(tmp_path):
 def test_a_missing_library_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ecgdatakit", None)
     (tmp_path / "x.scp").write_bytes(b"abc")
-    with pytest.raises(ValueError, match=r"ecgdatakit is needed .* requirements-optional.txt"):
+    with pytest.raises(ValueError, match=r"ecgdatakit is needed .* requirements-readers.txt"):
         read_other(tmp_path / "x.scp")
 
 
