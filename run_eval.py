@@ -20,8 +20,10 @@ from model.stage import (
     stored_codes,
 )
 from utils.machine import print_rank0, processes_wanted, start_process
+from utils.nodes import Machines
 from utils.runs import finish_run, plan_or_run, results_folder, start_run
-from utils.settings import given_keys, load_settings, require
+from utils.settings import given_keys, load_settings, pick, require
+from utils.sharing import sharers_of
 from utils.tools import UserError, entry_point, sha256_file, write_json
 
 
@@ -55,7 +57,7 @@ def make_plan(argv):
     for card in sorted(test.parent.glob("*dataset_card.json")):
         inputs[card.name] = sha256_file(card)
     folder = results_folder(settings.results, "eval", task, settings.dataset)
-    processes = processes_wanted(settings.num_processes, settings.device)
+    processes = processes_wanted(settings.num_processes, settings.device, pick(settings, Machines))
     return Plan("eval", settings, folder, llm_path, {"test": [test], "train": [train]}, inputs, processes)
 
 
@@ -65,7 +67,7 @@ def main_process(plan):
     from tqdm import tqdm
 
     from ecg_tokenizer.codec import EcgTokenizer
-    from model.answer_files import PARTIAL, read_answers, write_answers
+    from model.answer_files import PARTIAL, all_answers, write_answers
     from model.answering import answer_batches, open_batches, plan_exam
     from model.generation import merge_adapter
 
@@ -78,16 +80,16 @@ def main_process(plan):
     )
     paths, root = record_paths(listed), settings.root_path_ecg
     policy = signal_policy(settings)
-    store = stored_codes(ecg_tokenizer, root, paths, settings.codes_root, policy, rank, settings.workers)
+    store = stored_codes(ecg_tokenizer, root, paths, settings.codes_root, policy, settings.workers)
     readable, line = readable_items(listed, store, test, root, "test")
     print_rank0(line, flush=True)
 
-    if rank == 0:
+    writes = sharers_of(plan.folder).number == 0  # on machines with files of their own, one process each
+    if writes:
         start_run(plan.folder, plan.identity, settings.resume, PARTIAL)
         (plan.folder / PARTIAL).mkdir(parents=True, exist_ok=True)
     dist.barrier()
-    done = read_answers(plan.folder)
-    dist.barrier()  # nobody writes before all have read
+    done = all_answers(plan.folder, writes)  # nobody writes before all have read
     answer_model = load_answer_model(plan, ecg_tokenizer, device, dtype)
     answer_model = replace(answer_model, model=merge_adapter(answer_model.model))
     exam = exam_of(plan, {item["index"]: item for item in readable})
@@ -104,12 +106,15 @@ def main_process(plan):
                 write_answers(plan.folder, rank, control, answers)
                 bar.update(len(answers))
     dist.barrier()
+    answers = all_answers(plan.folder, writes)
     if rank == 0:
-        write_results(plan, exam, manifest, len(listed) - len(readable))
+        write_results(plan, exam, manifest, len(listed) - len(readable), answers)
         bad = left_out_text({root: paths}, {root: store})
         if bad:
             print(bad)
     dist.barrier()
+    if writes:
+        finish_run(plan.folder, plan.identity.fingerprint)
 
 
 def load_answer_model(plan, ecg_tokenizer, device, dtype):
@@ -155,18 +160,17 @@ def ecg_sources(settings, items, store, ecg_tokenizer):
     return sources
 
 
-def write_results(plan, exam, manifest, left_out):
+def write_results(plan, exam, manifest, left_out, answers):
     """From the answers of all processes to predictions, provenance.json and metrics.json; says what came out.
 
     The scores of an exam before go first, so that a crash never leaves them beside other predictions.
     """
-    from model.answer_files import read_answers
     from model.answering import prediction_row
     from model.controls import CONTROLS
     from utils.scores import attach_codes, attach_floor, control_path, score_file, summary, write_predictions
 
     settings, folder, (train,) = plan.settings, plan.folder, plan.manifests["train"]
-    predictions, answers = folder / "predictions.jsonl", read_answers(folder)
+    predictions = folder / "predictions.jsonl"
     for name in ("metrics.json", "provenance.json", "report.html"):
         (folder / name).unlink(missing_ok=True)
     for control in ("", *CONTROLS):
@@ -177,8 +181,8 @@ def write_results(plan, exam, manifest, left_out):
         missing = [index for index in exam.items if index not in answers.get(control, {})]
         if missing:
             raise UserError(
-                f"{folder}: {len(missing)} items were answered elsewhere, for example {missing[0]}: RESULTS must lie "
-                "on a file system that all machines share"
+                f"{folder}: {len(missing)} items have no answer, for example {missing[0]}; the same command with "
+                "RESUME=true answers them"
             )
         rows = [prediction_row(exam, index, answers[control][index]) for index in sorted(exam.items)]
         if not control:
@@ -196,7 +200,6 @@ def write_results(plan, exam, manifest, left_out):
     metrics = score_file(predictions, exam.task)
     write_json(folder / "metrics.json", metrics)
     write_exam_page(plan, predictions, metrics)
-    finish_run(folder, plan.identity.fingerprint)
     print(*summary(metrics), f"-> {folder / 'metrics.json'}, report.html", sep="\n", flush=True)
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from model.parts import read_items, training_parts
 from model.stage import SAVED, Plan, find_llm, say_once
 from utils.machine import print_rank0, processes_wanted, start_process
+from utils.nodes import Machines
 from utils.runs import plan_or_run, results_folder
 from utils.settings import given_keys, load_settings, pick, require
+from utils.sharing import sharers_of
 from utils.tools import REPOSITORY, UserError, entry_point, read_json, sha256_file
 
 
@@ -49,7 +51,7 @@ def make_plan(stage, argv):
             inputs["pretrained"] = checkpoint_hash(settings.pretrain_path)
             if Path(settings.pretrain_path).resolve().is_relative_to(folder.resolve()):
                 raise UserError(f"PRETRAIN_PATH={settings.pretrain_path} lies in this run's own folder; set RESULTS")
-    processes = processes_wanted(settings.num_processes, settings.device)
+    processes = processes_wanted(settings.num_processes, settings.device, pick(settings, Machines))
     return Plan(stage, settings, folder, llm_path, manifests, inputs, processes, parts)
 
 
@@ -109,7 +111,7 @@ def main_process(plan):
     rank, world, device, dtype = start_process(stage, settings.device, settings.threads, settings.use_amp)
 
     ecg_tokenizer = EcgTokenizer.from_pretrained(settings.tokenizer_path, device=device)
-    items, left_out = read_items(plan, ecg_tokenizer, rank)
+    items, left_out = read_items(plan, ecg_tokenizer)
     seed_everything(settings.seed)
     alphabets = {"n_codes": ecg_tokenizer.n_codes, "n_scales": ecg_tokenizer.n_scales}
     model, text_tokenizer, vocabulary = model_to_train(plan, ecg_tokenizer, alphabets, dtype)
@@ -128,7 +130,8 @@ def main_process(plan):
         "settings": {key.upper(): value for key, value in asdict(settings).items()},
         "inputs": plan.inputs,
     }
-    process = ProcessContext(plan.folder, plan.identity, rank, world, device, dtype)
+    writes = sharers_of(plan.folder).number == 0
+    process = ProcessContext(plan.folder, plan.identity, rank, world, device, dtype, writes)
     save = partial(save_checkpoint, model=model, tokenizer=text_tokenizer, card=card)
     train(stage, pick(settings, TrainingOptions), data, items, model, process, save)
     if left_out:

@@ -89,12 +89,12 @@ def main():
 
     plan = make_plan(options.settings)
     settings, (test,) = plan.settings, plan.manifests["test"]
-    rank, _, device, dtype = start_process("eval", settings.device, settings.threads, settings.use_amp)
+    _, _, device, dtype = start_process("eval", settings.device, settings.threads, settings.use_amp)
     ecg_tokenizer = EcgTokenizer.from_pretrained(settings.tokenizer_path, device=device)
     items = chosen_items(read_manifest(test, settings.tasktype), options.ecgs, options.questions)
     paths = record_paths(items.values())
     policy = signal_policy(settings)
-    store = stored_codes(ecg_tokenizer, settings.root_path_ecg, paths, settings.codes_root, policy, rank)
+    store = stored_codes(ecg_tokenizer, settings.root_path_ecg, paths, settings.codes_root, policy)
     answer_model, exam = load_answer_model(plan, ecg_tokenizer, device, dtype), exam_of(plan, items)
     print(f"{len(items)} items on {len(paths)} ECGs, {exam.max_new_tokens} new tokens at most")
 

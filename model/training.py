@@ -5,6 +5,7 @@ killed goes on as if it hadn't been, and the number of processes changes nothing
 """
 
 import math
+import socket
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,8 @@ from model.stage import SAVED
 from model.training_data import step_batches, validation_batches
 from model.training_state import load_state, save_state
 from utils.processes import remember_stop
-from utils.runs import Identity, finish_run, start_run
+from utils.runs import Identity, check_start, finish_run, start_run
+from utils.sharing import gathered
 from utils.tools import REPOSITORY, Stopped, UserError, read_json
 
 SAVED_TEXT = "at step {}, saved; the same command with RESUME=true goes on from here"
@@ -46,7 +48,11 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class ProcessContext:
-    """Where a process runs: its folder of results, its rank among the processes, its device."""
+    """Where a process runs: its folder of results, its rank among the processes, its device.
+
+    ``writes``: whether it writes what the run leaves: the first process of all that see the folder, so that machines
+    with files of their own hold all of it each.
+    """
 
     folder: Path
     identity: Identity
@@ -54,6 +60,7 @@ class ProcessContext:
     world: int
     device: torch.device
     dtype: torch.dtype
+    writes: bool
 
 
 @dataclass
@@ -98,7 +105,7 @@ def train(stage, options, data, items, model, process, save_adapter):
     progress = _restore(engine, process, last_step) if resumed else TrainingProgress()
     progress.signals = remember_stop()
     first = process.rank == 0
-    log = RunLog(process.folder, stage, resume_step=progress.step if resumed else None) if first else None
+    log = RunLog(process.folder, stage, resume_step=progress.step if resumed else None) if process.writes else None
     bar = tqdm(total=last_step, initial=progress.step, desc=stage, unit="step", disable=not first)
     begun, steps, steps_of = time.monotonic() - progress.seconds, None, None
     ended_before = progress.step >= last_step
@@ -120,24 +127,25 @@ def train(stage, options, data, items, model, process, save_adapter):
         if progress.step % options.eval_steps == 0 or ends:
             _validate(engine, stage, data, items["valid"], options, process, progress, epoch, log, bar)
         if progress.step % steps_per_epoch == 0 or ends:
-            masters = float32_masters(engine)
-            if first:
+            masters = float32_masters(engine, process.writes)
+            if process.writes:
                 save_adapter(adapter_folder(process.folder, epoch), masters=masters)
             dist.barrier()
         if progress.step % options.save_steps == 0 or ends or stop:
-            save_state(engine, process.folder, progress.saved, process.rank)
+            save_state(engine, process.folder, progress.saved, process.writes)
             dist.barrier()
         if stop and not ends:
             raise Stopped(stop, SAVED_TEXT.format(progress.step) if first else "")
     bar.close()
     adapter = adapter_folder(process.folder, (last_step - 1) // steps_per_epoch)
     if ended_before:  # gone on from a save of the last step, behind which what the stage leaves may be missing
-        masters = float32_masters(engine)
-        if first and not (adapter / CARD).is_file():
+        masters = float32_masters(engine, process.writes)
+        if process.writes and not (adapter / CARD).is_file():
             save_adapter(adapter, masters=masters)
-    if first:
+    if process.writes:
         summary = {"steps": progress.step, "seconds": round(progress.seconds, 1)}
         finish_run(process.folder, process.identity.fingerprint, **summary)
+    if first:
         print(f"{stage}: {progress.step} steps in {progress.seconds:.0f} s -> {adapter}")
 
 
@@ -177,10 +185,10 @@ def deepspeed_engine(model, options, process):
     return engine
 
 
-def float32_masters(engine):
+def float32_masters(engine, writes):
     """Name -> float32 tensor on the CPU of what trains, where the engine's own parameters are bf16 roundings of it.
 
-    All processes must call it, since each holds a part; empty in float32, and on all processes but the first.
+    All processes must call it, since each holds a part; empty in float32, and on processes that do not write.
     """
     if not engine.bfloat16_enabled():
         return {}
@@ -191,9 +199,9 @@ def float32_masters(engine):
         if parameter.requires_grad:
             if id(parameter) not in known:
                 master = safe_get_full_fp32_param(parameter)
-                known[id(parameter)] = master.cpu() if engine.global_rank == 0 else None
+                known[id(parameter)] = master.cpu() if writes else None
             masters[name] = known[id(parameter)]
-    return masters if engine.global_rank == 0 else {}
+    return masters if writes else {}
 
 
 def _train_step(engine, data, items, chosen, epoch, rate, options, process, progress):
@@ -253,17 +261,25 @@ def _validate(engine, stage, data, items, options, process, progress, epoch, log
         more["val_loss_by_part"] = {name: (part[0] / part[1]).item() for name, part in zip(items, sums, strict=True)}
         text += "; " + ", ".join(f"{name} {value:.4f}" for name, value in more["val_loss_by_part"].items())
     log.log_validation(step=progress.step, epoch=epoch, val_loss=loss, **more)
-    bar.write(text)
+    if process.rank == 0:
+        bar.write(text)
 
 
 def _decide_start(options, process):
-    """Whether to go on from a save: the first process decides, all follow."""
-    resumed = [None]
-    if process.rank == 0:
-        process.folder.mkdir(parents=True, exist_ok=True)
-        resumed = [start_run(process.folder, process.identity, options.resume, SAVED)]
-    dist.broadcast_object_list(resumed, device=process.device if process.device.type == "cuda" else None)
-    return resumed[0]
+    """Whether to go on from a save: those that write look what their folders hold, and must find the same."""
+    found = None
+    if process.writes:
+        goes_on, _ = check_start(process.folder, process.identity, options.resume, SAVED)
+        found = socket.gethostname(), (process.folder / SAVED).read_text() if goes_on else "no save to go on from"
+    found = dict(filter(None, gathered(found)))
+    if len(set(found.values())) > 1:
+        text = "; ".join(f"{host} has {save}" for host, save in found.items())
+        raise UserError(
+            f"{process.folder}: the machines hold different saves: {text}; copy the folder of the one that is further "
+            "to the others, or start over with RESUME=false"
+        )
+    resumed = start_run(process.folder, process.identity, options.resume, SAVED) if process.writes else None
+    return next(one for one in gathered(resumed) if one is not None)
 
 
 def _restore(engine, process, last_step):

@@ -71,13 +71,24 @@ make_demo_data_if_asked() {
     esac
 }
 
+# Whether the words of a command line name an env file: what is neither KEY=VALUE nor an option (--slurm "OPTIONS").
+env_file_given() {
+    local word before=""
+    for word in "$@"; do
+        if [ "$before" != --slurm ]; then
+            case "$word" in --*) ;; *=*) [ ! -f "$word" ] || return 0 ;; *) return 0 ;; esac
+        fi
+        before="$word"
+    done
+    return 1
+}
+
 # run_stage SCRIPT STAGE DEFAULT_ENV [ENV FILE] [KEY=VALUE ...]
 # The stage takes this shell's place (exec), so that a scheduler's signal reaches it; it starts its processes itself.
 run_stage() {
-    local script="$REPO/$1" stage="$2" default="$3" word env_given=""
+    local script="$REPO/$1" stage="$2" default="$3"
     shift 3
-    for word in "$@"; do case "$word" in *=*) [ ! -f "$word" ] || env_given=1 ;; *) env_given=1 ;; esac; done
-    [ -n "$env_given" ] || set -- "$REPO/$default" "$@"
+    env_file_given "$@" || set -- "$REPO/$default" "$@"
     make_demo_data_if_asked "$@" || return $?
     exec "$PYTHON" "$script" "$stage" "$@"
 }

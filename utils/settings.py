@@ -19,7 +19,7 @@ ALL, LLM, TRAIN, TUNE = "tpfe", "pfe", "tpf", "pf"  # which stages read a settin
 # What a run that goes on may be given anew (`Settings.parts`)
 LENGTH = {"max_steps", "train_epochs"}  # stage 1's EPOCHS decide: its learning rate falls until their end
 OTHER = {"resume", "save_steps", "verbose_steps", "eval_steps", "val_items", "threads", "workers", "device", "stage"}
-OTHER |= {"llm", "num_processes", "override"}
+OTHER |= {"llm", "override", "num_processes", "launcher", "hostfile", "include", "nodes", "node_rank", "rendezvous"}
 
 
 def _setting(default, stages, help, choices=None, low=None, high=None, path=False, must_exist=False, of=int):
@@ -105,7 +105,13 @@ class Settings:
     # machine
     results: str = _setting("results", LLM, "where runs leave their results", path=True)
     codes_root: str = _setting("results/codes", LLM, "where encoded ECGs are kept", path=True)
-    num_processes: int = _setting(0, LLM, "processes; 0 is one a GPU, one without a GPU", low=0)
+    num_processes: int = _setting(0, ALL, "processes, a machine; 0 is one a GPU, one without a GPU", low=0)
+    launcher: str = _setting("", ALL, "what starts the processes of several machines; empty is what HOSTFILE or NODES need (docs/clusters.md)", choices=("", "deepspeed", "torchrun"))
+    hostfile: str = _setting("", ALL, "the machines and how many GPUs each has, as DeepSpeed reads it: lines `name slots=4`", path=True, must_exist=True)
+    include: str = _setting("", ALL, "of the hostfile, the machines and GPUs to use, as DeepSpeed's --include: `a:0,1@b:2,3`")
+    nodes: int = _setting(1, ALL, "machines (torchrun); the same command starts on each", low=1)
+    node_rank: int = _setting(-1, ALL, "number of this machine, from 0, where the same command starts on each; -1 lets DeepSpeed start the others over ssh, torchrun number them", low=-1)
+    rendezvous: str = _setting("", ALL, "host:port where the machines meet; with a hostfile by default its first machine's port 29500")
     threads: int = _setting(0, ALL, "CPU threads a process; 0 shares the cores among the processes", low=0)
     device: str = _setting("auto", ALL, "where to compute", choices=("auto", "cpu", "cuda"))
 
@@ -184,18 +190,18 @@ def unused_keys(stage, argv):
 
 def split_arguments(argv):
     """The env files and the KEY=VALUE words of a command line; a word with "=" that is a file is an env file."""
-    files = [word for word in argv if "=" not in word or os.path.isfile(_env_path(word))]
+    files = [word for word in argv if "=" not in word or os.path.isfile(env_path(word))]
     return files, [word for word in argv if word not in files]
 
 
-def _env_path(path):
+def env_path(path):
     """Where an env file lies: env/demo/pretrain.env is found from any folder."""
     return REPOSITORY / path if not os.path.exists(path) and os.path.exists(REPOSITORY / path) else path
 
 
 def _env_settings(path):
     """Key -> text of an env file, without the variables that only its other lines refer to."""
-    values, used = read_env_file(_env_path(path))
+    values, used = read_env_file(env_path(path))
     return {key: text for key, text in values.items() if key in FIELDS or key not in used}
 
 
