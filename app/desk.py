@@ -20,10 +20,11 @@ _model = threading.Lock()  # one at a time: several would only share the same pr
 
 @dataclass(frozen=True)
 class Desk:
-    """A reader, and what an upload to it may cost."""
+    """A reader, what an upload to it may cost, and the folder below which uploads are read."""
 
     reader: Reader
     limits: Limits
+    folder: str
 
     @property
     def questions(self):
@@ -33,7 +34,7 @@ class Desk:
     def read(self, files, how=None) -> Ecg:
         """The ECG in uploaded files: name -> bytes; parameters and errors as of `app.uploads.read_bounded`."""
         how = {"lead_order": self.reader.policy.lead_order} | (how or {})
-        return self.move(read_bounded(files, self.limits, how), 0)
+        return self.move(read_bounded(files, self.limits, how, self.folder), 0)
 
     def move(self, record, window):
         """The `Ecg` of another window of a record."""

@@ -3,6 +3,9 @@
 import argparse
 import functools
 import os
+import signal
+import sys
+import tempfile
 from functools import partial
 
 from app import page_html
@@ -46,33 +49,39 @@ def serve(reader, host="127.0.0.1", port=7860, limits=None):
         Where to listen. Other addresses than the loopback ones let others on the network in: nothing asks who they are.
     limits : app.uploads.Limits, optional
     """
-    # Before Gradio is imported: it reads them then. Nothing is reported to anyone, no model hub is asked.
-    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "GRADIO_SSR_MODE": "False"}
-    try:
-        import gradio as gr
-    except ImportError as error:
-        raise UserError("the page needs Gradio: pip install -r requirements-optional.txt -c constraints.txt") from error
+    limits = limits or Limits()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leaves by the way that clears up
+    with tempfile.TemporaryDirectory(prefix="heartllm-page-", ignore_cleanup_errors=True) as folder:
+        # Before Gradio is imported: it reads them then. Nothing is reported to anyone, no model hub is asked.
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": folder}
+        try:
+            import gradio as gr
+            import mcp  # noqa: F401  Gradio goes on without it, and without the tools
+        except ImportError as error:
+            raise UserError(f"the page needs {error.name}: pip install -r requirements-page.txt") from error
+        waiting = Waiting(limits)
+        page = layout(gr, Desk(reader, limits, folder), waiting)
+        page.queue(default_concurrency_limit=4, max_size=64)
+        print(f"page      http://{host}:{port}/ (Ctrl+C ends it)", flush=True)
+        page.launch(server_name=host, server_port=port, **_launch_options(gr, waiting, host))
+
+
+def _launch_options(gr, waiting, host):
+    """Gradio's: loopback names only where only they are listened to, fonts of the system, nothing shared or stored."""
     from starlette.middleware import Middleware
 
-    limits = limits or Limits()
-    waiting = Waiting(limits)
     hosts = LOOPBACK if host in LOOPBACK else ()
-    page = layout(gr, Desk(reader, limits), waiting)
-    page.queue(default_concurrency_limit=4, max_size=64)
-    mono = ("ui-monospace", "Consolas", "monospace")
-    page.launch(
-        server_name=host,
-        server_port=port,
-        theme=gr.themes.Default(font=FONTS, font_mono=mono, primary_hue="blue"),
-        css=page_html.STYLE + STYLE,
-        app_kwargs={"middleware": [Middleware(Guard, waiting=waiting, hosts=hosts)]},
-        mcp_server=True,
-        footer_links=[],
-        share=False,
-        ssr_mode=False,
-        enable_monitoring=False,
-        max_file_size=1,  # Gradio's own uploads lie on disk; `Guard` refuses them before this does
-    )
+    return {
+        "app_kwargs": {"middleware": [Middleware(Guard, waiting=waiting, hosts=hosts)]},
+        "mcp_server": True,
+        "theme": gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace"), primary_hue="blue"),
+        "css": page_html.STYLE + STYLE,
+        "footer_links": [],
+        "max_file_size": 1,  # Gradio's own uploads lie on disk; `Guard` refuses them before this does
+        "share": False,
+        "ssr_mode": False,
+        "quiet": True,
+    }
 
 
 def layout(gr, desk, waiting):

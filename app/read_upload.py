@@ -5,6 +5,7 @@ Its own command, started by `app.uploads`: ``python -m app.read_upload FOLDER RE
 
 import json
 import resource
+import signal
 import sys
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def main(folder, request):
 
 
 def bound(limits):
-    """No more memory, processor time or bytes in a file than the limits allow, for this process and what it starts."""
+    """No more memory, time or bytes in a file than the limits allow, for this process and what it starts."""
+    signal.alarm(limits["clock"])  # the page ends it then; should the page be gone, it ends by itself
     for what, most in (("RLIMIT_AS", "memory"), ("RLIMIT_CPU", "seconds"), ("RLIMIT_FSIZE", "file_bytes")):
         resource.setrlimit(getattr(resource, what), (limits[most], limits[most]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the ECG

@@ -99,7 +99,7 @@ def check_kind(name):
         raise UserError(f"{name}: not a kind of file that is read here ({' '.join(KINDS)})")
 
 
-def read_bounded(files, limits, how=None):
+def read_bounded(files, limits, how=None, below=None):
     """An ECG from the bytes of its files, read in a process of its own.
 
     Parameters
@@ -109,6 +109,8 @@ def read_bounded(files, limits, how=None):
     limits : Limits
     how : dict, optional
         ``lead_order``, ``sample_rate``, ``units``, ``leads`` for `data_provider.read.read_record`.
+    below : path, optional
+        Where the reading process gets its folder; by default where the system has its temporary ones.
 
     Returns
     -------
@@ -121,7 +123,7 @@ def read_bounded(files, limits, how=None):
         What is wrong with the files, or which limit ended the reading.
     """
     main = _main_file(files, limits)
-    with TOGETHER, tempfile.TemporaryDirectory(prefix="heartllm-upload-") as folder:
+    with TOGETHER, tempfile.TemporaryDirectory(prefix="heartllm-upload-", dir=below) as folder:
         for name, content in files.items():
             (Path(folder) / safe_name(name)).write_bytes(content)
         request = {"file": safe_name(main), "limits": dataclasses.asdict(limits), "how": how or {}}

@@ -8,8 +8,10 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
+from pathlib import Path
 
 from utils.tools import REPOSITORY
 
@@ -20,6 +22,7 @@ if "hangs" in sys.argv[2]:
     time.sleep(1000)
 runpy.run_module("app.read_upload", run_name="__main__")
 """
+SCRIPT = "<img src=x onerror=window.taken=1><script>window.taken=1</script>"
 CLOCK = 12  # seconds that reading may take: enough on a busy machine
 
 
@@ -48,13 +51,20 @@ def page_server(folder):
 
 
 def main(port):
-    from app import uploads
+    """The page with a reader that was never trained, and that writes a script into its reports."""
+    from app import desk, uploads
 
+    write_report = desk.write_report
+    desk.write_report = lambda *of: write_report(*of) + SCRIPT
     uploads.READER = (sys.executable, "-P", "-c", HANGING)
-    from app.ask import load_reader
+    from app.__main__ import open_reader
     from app.page import serve
+    from tests.app.reader_maker import make_reader
 
-    serve(load_reader(), port=int(port), limits=uploads.Limits(clock=CLOCK))
+    with tempfile.TemporaryDirectory() as folder:
+        words, _ = make_reader(Path(folder), tasks=["qa", "report"])
+        reader, _ = open_reader(words)
+    serve(reader, port=int(port), limits=uploads.Limits(clock=CLOCK))
 
 
 if __name__ == "__main__":
