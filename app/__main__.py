@@ -1,6 +1,7 @@
 """Ask about an ECG file: what was read, what is measured, what the reader says, and how sure it is.
 
 bash ask.sh FILE [FILE] ["question" ...] [--report] [KEY=VALUE ...]     (or python -m app, or heartllm ask)
+bash ask.sh --page [--host ADDRESS] [--port N] [KEY=VALUE ...]          (see app.page)
 """
 
 import argparse
@@ -33,6 +34,7 @@ def build_parser():
     add("--plot", metavar="F.png", help="draw the ten seconds on ECG paper")
     add("--csv", metavar="F.csv", help="of a folder: the table's file (default: it is printed)")
     add("--free", action="store_true", help="answer questions unlike those of the reader's training too")
+    add("--page", action="store_true", help="ask on a page in the browser instead (--page --help says more)")
     add("--window", type=int, default=1, metavar="N", help="which ten seconds of a longer record")
     add("--sample-rate", type=float, metavar="HZ", help="for files that don't say")
     add("--units", choices=("mV", "uV", "V"), help="for files that don't say")
@@ -43,6 +45,10 @@ def build_parser():
 @entry_point
 def main(argv):
     """Ask, and print what was said."""
+    if "--page" in argv:
+        from app.page import open_page
+
+        return open_page([word for word in argv if word != "--page"])
     options = build_parser().parse_intermixed_args(argv)
     files, questions, pairs = split_words(options.words)
     reader, settings = open_reader(pairs)

@@ -105,10 +105,7 @@ def _reading_notes(record, windows, window, policy):
         yield f"resampled from {rate:g} to {policy.sample_rate} Hz"
     if len(windows) > 1:
         start = 10 * window
-        yield (
-            f"{len(windows)} windows of 10 s; asked about the {_ordinal(window + 1)} ({start} to {start + 10} s), "
-            "another by --window"
-        )
+        yield f"{len(windows)} windows of 10 s; asked about the {_ordinal(window + 1)} ({start} to {start + 10} s)"
 
 
 def _ordinal(number):

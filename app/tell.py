@@ -13,7 +13,7 @@ def tell(told):
         lines += _block("measured", [f"{name}: {value}" for name, value in ecg["measured_as_text"]])
     if "report" in told:
         text = told["report"]["text"] or "(this reader has not learned to write reports)"
-        lines += [""] + _block("report", [text, *_against(told["report"]["contradictions"])])
+        lines += [""] + _block("report", [text, *against(told["report"]["contradictions"])])
     for said in told.get("answers", ()):
         lines += [""] + _block("question", [said["question"]]) + _block("answer", _answer_lines(said))
     return "\n".join(lines)
@@ -28,18 +28,18 @@ def _answer_lines(said):
         yield "the reader was not trained on questions like this; what it says is not to be relied on:"
     elif said["asked_as"] != said["question"]:
         yield f"understood as: {said['asked_as']}"
-    text = _with_probability(said["answer"], said["probability"])
+    text = with_probability(said["answer"], said["probability"])
     if said["abstained"]:
         yield f"uncertain, better not answered; likeliest: {text}"
     else:
         yield text
     if said["alternatives"]:
-        yield "otherwise: " + "; ".join(_with_probability(*other) for other in said["alternatives"])
+        yield "otherwise: " + "; ".join(with_probability(*other) for other in said["alternatives"])
     if said["contradiction"]:
-        yield from _against([said["contradiction"]])
+        yield from against([said["contradiction"]])
 
 
-def _with_probability(answer, probability):
+def with_probability(answer, probability):
     text = ", ".join(answer)
     return text if probability is None else f"{text} ({_percent(probability)})"
 
@@ -48,7 +48,7 @@ def _percent(share):
     return "< 1 %" if share < 0.005 else f"{share * 100:.0f} %"
 
 
-def _against(lines):
+def against(lines):
     return [f"CONTRADICTED by the measurement: {line}" for line in lines]
 
 

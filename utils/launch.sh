@@ -40,6 +40,13 @@ prepare_readers() {
         || echo "note: they could not be installed; DICOM, SCP-ECG, HL7, MUSE, Philips and EDF files need them" >&2
 }
 
+# What the page needs beside that.
+prepare_page() {
+    "$PYTHON" -c 'import gradio, mcp' 2>/dev/null && return
+    echo "installing Gradio, for the page (once)" >&2
+    pip_install -r "$REPO/requirements-page.txt" || { echo "error: pip could not install requirements-page.txt" >&2; return 2; }
+}
+
 # pip with the versions that are known to work together.
 pip_install() {
     "$PYTHON" -m pip install --quiet --disable-pip-version-check -c "$REPO/constraints.txt" "$@"
