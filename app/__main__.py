@@ -27,7 +27,8 @@ def build_parser():
         epilog=f"For research. Not a medical device. Settings, as KEY=VALUE: {', '.join(SETTINGS)}.",
     )
     add = parser.add_argument
-    add("words", nargs="+", metavar="FILE|question|KEY=VALUE", help="a file (two for questions that compare them; or a folder), then questions")
+    words = "a file (two for questions that compare them; or a folder), then questions"
+    add("words", nargs="+", metavar="FILE|question|KEY=VALUE", help=words)
     add("--report", action="store_true", help="write the report too")
     add("--json", action="store_true", help="print everything as JSON")
     add("--plot", metavar="F.png", help="draw the ten seconds on ECG paper")
@@ -53,7 +54,8 @@ def main(argv):
     reader, settings = open_reader(pairs)
     reading = {"window": options.window - 1, "units": options.units, "leads": options.leads}
     reading["sample_rate"] = options.sample_rate
-    asking = {"free": options.free, "likelihood": settings.answers == "likelihood" or "ANSWERS" not in given_keys(pairs)}
+    likelihood = settings.answers == "likelihood" or "ANSWERS" not in given_keys(pairs)
+    asking = {"free": options.free, "likelihood": likelihood}
     if os.path.isdir(files[0]):
         ask_folder(reader, files, questions, reading, asking, options)
         return
@@ -73,7 +75,7 @@ def split_words(words):
     pairs = [word for word in words if re.match(r"[A-Z_0-9]+=", word)]
     rest = [word for word in words if word not in pairs]
     if not rest:
-        raise UserError("which file? bash ask.sh FILE [\"question\" ...]")
+        raise UserError('which file? bash ask.sh FILE ["question" ...]')
     files = rest[:1] + [word for word in rest[1:2] if looks_like_file(word)]
     unused = sorted(given_keys(pairs) - set(SETTINGS))
     if unused:

@@ -1,4 +1,4 @@
-"""Does an answer say something else than what was measured? A reader may be sure and wrong; a rate is easily counted."""
+"""Does an answer say something else than what was measured? A reader may be sure and wrong; a rate is counted."""
 
 import re
 

@@ -155,8 +155,8 @@ class KnownQuestions:
 
     @cached_property
     def _texts(self):
-        """What the questions are about, as (text, item): in its own words, as the bare findings that it names, and of an
-        open question as what it asks for, where no other asks for it too."""
+        """What each question is about, as (text, item): its own words, and the bare findings that it names; of an open
+        one also what it asks for, where no other asks for it too."""
         texts = [(content(item["question"]), item) for item in self.items]
         texts += [(content(" ".join(item["attribute"])), item) for item in self.items if item.get("attribute")]
         open_ones = [item for item in self.items if "query" in item["question_type"]]
@@ -182,7 +182,8 @@ class _Index:
     def nearest(self, text, most=10):
         """The nearest texts: list of (place, cosine), the nearest first."""
         counts, known, idf = Counter(self.pieces(text)), self.tfidf.vocabulary_, self.tfidf.idf_
-        weights = {piece: count * (idf[known[piece]] if piece in known else idf.max()) for piece, count in counts.items()}
+        rarity = {piece: idf[known[piece]] if piece in known else idf.max() for piece in counts}
+        weights = {piece: count * rarity[piece] for piece, count in counts.items()}
         norm = math.sqrt(sum(weight**2 for weight in weights.values())) or 1.0
         vector = np.zeros(len(idf))
         for piece in weights.keys() & known.keys():
@@ -251,7 +252,8 @@ def read_known(folder):
     if not path.is_file():
         return None
     items = read_json(path)
-    if not isinstance(items, list) or not all(isinstance(i, dict) and i.get("question") and i.get("answers") for i in items):
+    whole = isinstance(items, list) and all(isinstance(one, dict) for one in items)
+    if not whole or not all(one.get("question") and one.get("answers") for one in items):
         raise UserError(f"{path}: not a list of questions with answers; python -m app.known_questions makes it")
     return KnownQuestions(items)
 

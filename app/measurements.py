@@ -1,8 +1,8 @@
 """What can be measured in an ECG without any model: rate, regularity, PR, QRS, QT; each only where it is measurable.
 
-Beats, and the start of P and end of T in single leads, are found by neurokit2. Its start of the QRS lies up to 50 ms off
-(its issue 1042), so start and end of the QRS are taken from the median beat of all leads together: from where the leads
-begin to change fast to where they stop. An interval is only told where beats and leads agree.
+Beats, and the start of P and end of T in single leads, are found by neurokit2. Its start and end of the QRS lie some
+50 ms off (its issue 1042), so these are taken from the median beat of all leads together: from where the leads begin to
+change fast to where they stop. An interval is only told where beats and leads agree.
 """
 
 import warnings
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
+from scipy.stats import iqr
 
 from data_provider.read import LEADS
 
@@ -19,7 +20,8 @@ STEEP = 0.08  # of the QRS's greatest velocity: faster is QRS
 AGREE_MS = 40  # leads whose medians lie further apart (half of them within) don't agree
 # ms that a human ECG can have; what lies outside was a fault of the delineation
 PLAUSIBLE = {"pr_ms": (80, 400), "qrs_ms": (50, 250), "qt_ms": (200, 700)}
-REGULAR, IRREGULAR = 0.05, 0.12  # variation of RR intervals (standard deviation / mean) of a regular rhythm, an irregular
+# Standard deviation of the RR intervals / their mean: below the first a rhythm is regular, above the second irregular
+REGULAR, IRREGULAR = 0.05, 0.12
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def measure(signal, sample_rate=500):
     import neurokit2 as nk
 
     signal = np.asarray(signal, dtype=float)
-    rate = int(round(sample_rate))
+    rate = round(sample_rate)
     leads = [row for row in range(len(LEADS)) if np.ptp(signal[row]) > 0]
     cleaned = {row: nk.ecg_clean(signal[row], sampling_rate=rate) for row in leads}
     peaks = _beats(nk, cleaned, rate)
@@ -148,7 +150,7 @@ def _r_peaks(nk, lead, rate):
 
 
 def _qrs(leads, peaks, rate):
-    """Start and end of the QRS in ms from the R peaks, of the median beat: where the leads' velocity leaves its noise."""
+    """Start and end of the median beat's QRS in ms from the R peaks: where the leads' velocity leaves its noise."""
     before, behind, near = (round(seconds * rate) for seconds in (0.4, 0.6, 0.12))
     whole = [peak for peak in peaks if peak >= before and peak + behind <= leads.shape[1]]
     if len(whole) < FEWEST_BEATS:
@@ -184,8 +186,8 @@ def _agreed(of_leads, low, high):
     medians = []
     for values in of_leads:
         good = values[(values >= low) & (values <= high)]
-        if len(good) >= max(FEWEST_BEATS, 0.5 * len(values)) and np.subtract(*np.percentile(good, [75, 25])) <= AGREE_MS:
+        if len(good) >= max(FEWEST_BEATS, 0.5 * len(values)) and iqr(good) <= AGREE_MS:
             medians.append(np.median(good))
-    if len(medians) < FEWEST_LEADS or np.subtract(*np.percentile(medians, [75, 25])) > AGREE_MS:
+    if len(medians) < FEWEST_LEADS or iqr(medians) > AGREE_MS:
         return None
     return float(np.median(medians))

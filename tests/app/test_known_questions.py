@@ -11,7 +11,7 @@ from app.contradictions import against_report, contradictions
 from app.known_questions import KnownQuestions, content, questions_of, read_known
 from app.measurements import Measurements
 from tests.app.reader_maker import TRAIN, VERIFY, item
-from utils.tools import REPOSITORY, UserError, read_json, write_json
+from utils.tools import REPOSITORY, UserError, read_json
 
 MEASURED = Measurements(110.0, 0.02, 18, 150.0, 90.0, 350.0, 400.0)
 
@@ -80,8 +80,8 @@ def test_the_threshold_gives_as_many_answers_as_the_risk_allows():
 
 
 def test_the_command_keeps_the_threshold_of_an_exam(tmp_path, capsys):
-    row = {"prediction": ["yes"], "question": "?", "question_type": "single-verify", "attribute_type": "a", "text": "yes"}
-    row |= {"candidates": [["yes"], ["no"]], "ecg_path": "a", "template_id": 1, "patient": "1"}
+    row = {"prediction": ["yes"], "question": "?", "question_type": "single-verify", "attribute_type": "a"}
+    row |= {"text": "yes", "candidates": [["yes"], ["no"]], "ecg_path": "a", "template_id": 1, "patient": "1"}
     given = [(np.log([0.9, 0.1]), "yes"), (np.log([0.8, 0.2]), "yes"), (np.log([0.6, 0.4]), "no")]
     lines = [row | {"index": i, "log_likelihoods": list(p), "reference": [r]} for i, (p, r) in enumerate(given)]
     (tmp_path / "predictions.jsonl").write_text("\n".join(map(json.dumps, lines)))
