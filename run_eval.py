@@ -4,6 +4,7 @@ python run_eval.py eval [--plan] [ENV FILE] [KEY=VALUE ...]     (eval.sh does th
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from data_provider.data_factory import manifest_path, sample
@@ -32,6 +33,7 @@ def make_plan(argv):
     from ecg_tokenizer.codec import tokenizer_fingerprint
     from model.agreement import agree
     from model.checkpoint_files import check_fits, checkpoint_hash, llm_hash
+    from model.vllm_engine import choose_engine
 
     settings = load_settings("eval", argv)
     settings, prompts, lines = agree(settings, given_keys(argv), "CKP_PATH", "eval")
@@ -58,6 +60,7 @@ def make_plan(argv):
         inputs[card.name] = sha256_file(card)
     folder = results_folder(settings.results, "eval", task, settings.dataset)
     processes = processes_wanted(settings.num_processes, settings.device, pick(settings, Machines))
+    choose_engine(settings.engine, settings.answers, processes)
     return Plan("eval", settings, folder, llm_path, {"test": [test], "train": [train]}, inputs, processes)
 
 
@@ -70,6 +73,7 @@ def main_process(plan):
     from model.answer_files import PARTIAL, all_answers, write_answers
     from model.answering import answer_batches, open_batches, plan_exam
     from model.generation import merge_adapter
+    from model.vllm_engine import VllmEngine, choose_engine
 
     settings, (test,) = plan.settings, plan.manifests["test"]
     rank, world, device, dtype = start_process("eval", settings.device, settings.threads, settings.use_amp)
@@ -90,11 +94,15 @@ def main_process(plan):
         (plan.folder / PARTIAL).mkdir(parents=True, exist_ok=True)
     dist.barrier()
     done = all_answers(plan.folder, writes)  # nobody writes before all have read
-    answer_model = load_answer_model(plan, ecg_tokenizer, device, dtype)
+    engine, why = choose_engine(settings.engine, settings.answers, world)
+    answer_model = load_answer_model(plan, ecg_tokenizer, "cpu" if engine == "vllm" else device, dtype)
     answer_model = replace(answer_model, model=merge_adapter(answer_model.model))
     exam = exam_of(plan, {item["index"]: item for item in readable})
     exam_plan = plan_exam(answer_model, exam, ecg_tokenizer.row_length)
-    print_rank0(f"eval: {exam_plan.text}", flush=True)
+    answering = partial(answer_batches, answer_model, exam, exam_plan)
+    if engine == "vllm":
+        answering = VllmEngine(answer_model, exam, exam_plan.longest, device, plan.folder).answer_batches
+    print_rank0(f"eval: {why or exam_plan.text}", flush=True)
     for control, ecg_of in ecg_sources(settings, readable, store, ecg_tokenizer).items():
         answered = done.get(control, {})
         if answered:
@@ -102,7 +110,7 @@ def main_process(plan):
         share = open_batches(exam_plan, answered)[rank::world]
         what = f"answering with {control} ECGs" if control else "answering"
         with tqdm(total=sum(len(g) for batch in share for g in batch), desc=what, unit="item", disable=rank > 0) as bar:
-            for answers in answer_batches(answer_model, exam, exam_plan, share, ecg_of):
+            for answers in answering(share, ecg_of):
                 write_answers(plan.folder, rank, control, answers)
                 bar.update(len(answers))
     dist.barrier()
@@ -206,6 +214,9 @@ def write_results(plan, exam, manifest, left_out, answers):
 def write_exam_page(plan, predictions, metrics):
     """Write report.html beside metrics.json, its ECGs read from the records themselves."""
     import tempfile
+    from io import BytesIO
+
+    from PIL import Image
 
     from data_provider.read import RecordError, fit_signal, read_record
     from utils.plots import plot_ecg
@@ -221,7 +232,9 @@ def write_exam_page(plan, predictions, metrics):
         with tempfile.TemporaryDirectory() as folder:
             png = Path(folder) / "ecg.png"
             plot_ecg(png, signal, policy.sample_rate)
-            return png.read_bytes()
+            small = BytesIO()  # paper needs few colours: a third of the bytes, twenty-six times on the page
+            Image.open(png).convert("RGB").quantize(64).save(small, "PNG", optimize=True)
+            return small.getvalue()
 
     title = f"Exam: {settings.tasktype}, {settings.dataset}"
     write_page(plan.folder / "report.html", read_predictions(predictions, settings.tasktype), metrics, picture, title)

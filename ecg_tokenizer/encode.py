@@ -63,12 +63,15 @@ def missing_records(store, root, paths):
     return {path: signature for path, signature in signatures.items() if store.signatures.get(path) != signature}
 
 
-def encode_part(tokenizer, root, missing, folder, policy, workers=0, batch_size=64):
-    """Encode ``missing`` (`missing_records`) into a part of its own, beside other processes that do the same."""
+def encode_part(tokenizer, root, missing, folder, policy, workers=0, batch_size=64, quiet=False):
+    """Encode ``missing`` (`missing_records`) into a part of its own, beside other processes that do the same.
+
+    ``quiet`` shows no bar: of many processes one is enough.
+    """
     if missing:
         with new_part(folder) as part:
             writer = StoreWriter(part, tokenizer.fingerprint, policy, tokenizer.row_length)
-            _encode_into(writer, tokenizer, root, missing, policy, workers, batch_size)
+            _encode_into(writer, tokenizer, root, missing, policy, workers, batch_size, quiet)
 
 
 def encode_shard(tokenizer, root, paths, folder, policy, shard, workers=0, batch_size=64):
@@ -88,14 +91,14 @@ def encode_shard(tokenizer, root, paths, folder, policy, shard, workers=0, batch
     return len(missing)
 
 
-def _encode_into(writer, tokenizer, root, missing, policy, workers, batch_size):
+def _encode_into(writer, tokenizer, root, missing, policy, workers, batch_size, quiet=False):
     records, codes, bad, saved = [], [], {}, time.monotonic()
 
     def save():
         if codes:
             writer.append(records, np.concatenate(codes), missing, bad)
 
-    for batch in encode_batches(tokenizer, root, list(missing), policy, workers, batch_size):
+    for batch in encode_batches(tokenizer, root, list(missing), policy, workers, batch_size, quiet=quiet):
         records += batch[0]
         codes.append(batch[1])
         bad |= batch[2]
@@ -105,7 +108,7 @@ def _encode_into(writer, tokenizer, root, missing, policy, workers, batch_size):
     save()
 
 
-def encode_batches(tokenizer, root, paths, policy, workers=0, batch_size=64, losses=None):
+def encode_batches(tokenizer, root, paths, policy, workers=0, batch_size=64, losses=None, quiet=False):
     """Read and encode records, batch by batch: (good paths, codes uint16 [n, row_length], bad path -> reason).
 
     A list ``losses`` grows by what the codes lose of each good record (`ecg_tokenizer.familiarity.ecg_loss`).
@@ -125,7 +128,7 @@ def encode_batches(tokenizer, root, paths, policy, workers=0, batch_size=64, los
         return [pool.submit(read, path) for path in batch]
 
     batches = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
-    bar = tqdm(total=len(paths), desc="encoding ECGs", unit="ECG", disable=len(paths) < batch_size)
+    bar = tqdm(total=len(paths), desc="encoding ECGs", unit="ECG", disable=quiet or len(paths) < batch_size)
     with ThreadPoolExecutor(max(1, workers)) as pool, bar:
         ahead = submit(pool, batches[0]) if workers and batches else None
         for number, batch in enumerate(batches):

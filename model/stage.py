@@ -33,6 +33,8 @@ class Plan:
     processes : int
     parts : list of Part
         What a training stage learns from (`model.parts`).
+    lines : list of str
+        What ``--plan`` says beside the number of processes.
     """
 
     stage: str
@@ -43,14 +45,16 @@ class Plan:
     inputs: dict
     processes: int
     parts: tuple = ()
+    lines: tuple = ()
 
     @property
     def identity(self):
-        """What the run is made of: of its batches only how many items they make a step."""
+        """What the run is made of: of its batches only how many items, or tokens, they make a step."""
         decides, length, other = self.settings.parts(self.stage)
         if self.stage != "eval":
             batch = {key: decides.pop(key) for key in ("BATCH_SIZE", "ACCUMULATION")}
-            decides[ITEMS_A_STEP] = math.prod(batch.values()) * self.processes
+            if not self.settings.tokens_per_step:
+                decides[ITEMS_A_STEP] = math.prod(batch.values()) * self.processes
             other |= batch
         return Identity(decides | {"inputs": self.inputs}, length, other | {"processes": self.processes})
 
@@ -127,7 +131,7 @@ def stored_codes(tokenizer, root, paths, codes_root, policy, workers=0, view=0):
         looked_at = list(dict.fromkeys(paths))[sharers.number :: sharers.count]  # each looks at its share of the files
         missing = missing_records(CodeStore.open_as_it_is(folder, *made_with), root, looked_at)
         missing = sharers.share(missing)
-        encode_part(tokenizer, root, missing, folder, policy, workers)
+        encode_part(tokenizer, root, missing, folder, policy, workers, quiet=dist.get_rank() > 0)
         dist.barrier()
         if first:
             merge_parts(folder, *made_with)

@@ -91,7 +91,8 @@ def _make_moments(engine, step):
     zero, adamw = engine.optimizer, engine.optimizer.optimizer
     for flat in (parameter for group in adamw.param_groups for parameter in group["params"]):
         moments = {moment: torch.zeros_like(flat) for moment in MOMENTS}
-        adamw.state[flat] = {"step": torch.tensor(float(step)), **moments}
+        # Where AdamW itself keeps it: fused, beside the weights.
+        adamw.state[flat] = {"step": torch.tensor(float(step), device=flat.device), **moments}
     zero._lazy_init_hp_params_optimizer_state()
 
 

@@ -77,11 +77,13 @@ class Heartbeat:
         except RuntimeError:
             return {}
 
-    def stop(self, how):
+    def stop(self, how=None):
         """Count no more, and leave word how this process ended ("" as it should)."""
+        if how is not None:
+            with suppress(RuntimeError):  # nobody is there to read it
+                self.store.set(f"ended/{self.rank}", how)
         self.stopped.set()
-        with suppress(RuntimeError):  # nobody is there to read it
-            self.store.set(f"ended/{self.rank}", how)
+        self.thread.join(5 * INTERVAL_S)  # Python must not end while it waits for the store
 
     def text(self, lost):
         """Who is lost, in words: the machine by its name."""
@@ -132,6 +134,7 @@ def end_heartbeat(error=None):
             text = f"process {rank} of {heartbeat.world}, on machine {heartbeat.hosts[rank]}, ended: {failed[rank]}"
         if heartbeat.rank == 0:
             time.sleep(2 * INTERVAL_S)  # with it the store goes, in which the others are still looking
+        heartbeat.stop()
     else:
         how = "" if error is None or isinstance(error, Stopped) else f"{type(error).__name__}: {error}"
         heartbeat.stop(" ".join(how.split())[:300])

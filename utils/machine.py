@@ -68,6 +68,22 @@ def processes_wanted(num_processes, device, machines=HERE):
     return machines.nodes * (num_processes or max(1, gpus))
 
 
+def memory_of_a_process(device, processes):
+    """("cuda" or "cpu", bytes that a process may take there): a GPU's memory, or a share of what is free now."""
+    if device != "cpu" and count_gpus():
+        import torch
+
+        return "cuda", torch.cuda.get_device_properties(0).total_memory
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        with open("/proc/meminfo", encoding="ascii") as lines:  # what files only borrow is free too
+            known = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+        free = known.get("MemAvailable", free)
+    except (OSError, ValueError):  # not Linux
+        free = float("inf")
+    return "cpu", free / processes
+
+
 def set_threads(threads):
     """CPU threads of this process; 0 shares the cores among the processes of this machine. Returns the number."""
     import torch

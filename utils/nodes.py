@@ -35,6 +35,8 @@ def slots(machines):
     """Machine -> its devices, as hostfile and INCLUDE name them; a fault in them is a `UserError`."""
     from deepspeed.launcher.runner import fetch_hostfile, parse_inclusion_exclusion
 
+    if not os.path.isfile(machines.hostfile):
+        raise UserError(f"HOSTFILE={machines.hostfile}: no such file")
     try:
         found = parse_inclusion_exclusion(fetch_hostfile(machines.hostfile), machines.include, "")
     except ValueError as error:

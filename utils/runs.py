@@ -123,6 +123,8 @@ def _plan_or_run(stage, arguments, make_plan, run, state, first, program):
     if not finished:
         check_start(plan.folder, plan.identity, resume, state)
     if "--plan" in arguments:
+        for line in getattr(plan, "lines", ()):
+            print(line, file=sys.stderr)
         print("finished" if finished else plan.processes)
     elif finished:
         return

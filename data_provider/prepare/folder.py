@@ -122,7 +122,7 @@ def read_folder(root, table=None, limit=None, seed=0):
 
 
 def ecg_files(root):
-    """Sorted paths below a folder of all that may be an ECG; what lies beside a WFDB header of its name is part of it."""
+    """Sorted paths of all that may be an ECG; what lies beside a WFDB header of its name is part of it."""
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         headers = {name[:-4] for name in names if name.endswith(".hea")}

@@ -123,8 +123,8 @@ from ecg_tokenizer import encode
 encode.SAVE_SECONDS = 0
 threading.Timer(float(sys.argv.pop(1)), lambda: os.kill(os.getpid(), 9)).start()
 batches = encode.encode_batches
-def slowly(*arguments):
-    for batch in batches(*arguments):
+def slowly(*arguments, **options):
+    for batch in batches(*arguments, **options):
         time.sleep(0.05)
         yield batch
 encode.encode_batches = slowly
