@@ -4,6 +4,7 @@ python run_eval.py eval [--plan] [ENV FILE] [KEY=VALUE ...]     (eval.sh does th
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from data_provider.data_factory import manifest_path, sample
@@ -20,8 +21,10 @@ from model.stage import (
     stored_codes,
 )
 from utils.machine import print_rank0, processes_wanted, start_process
+from utils.nodes import Machines
 from utils.runs import finish_run, plan_or_run, results_folder, start_run
-from utils.settings import given_keys, load_settings, require
+from utils.settings import given_keys, load_settings, pick, require
+from utils.sharing import sharers_of
 from utils.tools import UserError, entry_point, sha256_file, write_json
 
 
@@ -30,6 +33,7 @@ def make_plan(argv):
     from ecg_tokenizer.codec import tokenizer_fingerprint
     from model.agreement import agree
     from model.checkpoint_files import check_fits, checkpoint_hash, llm_hash
+    from model.vllm_engine import choose_engine
 
     settings = load_settings("eval", argv)
     settings, prompts, lines = agree(settings, given_keys(argv), "CKP_PATH", "eval")
@@ -55,7 +59,8 @@ def make_plan(argv):
     for card in sorted(test.parent.glob("*dataset_card.json")):
         inputs[card.name] = sha256_file(card)
     folder = results_folder(settings.results, "eval", task, settings.dataset)
-    processes = processes_wanted(settings.num_processes, settings.device)
+    processes = processes_wanted(settings.num_processes, settings.device, pick(settings, Machines))
+    choose_engine(settings.engine, settings.answers, processes)
     return Plan("eval", settings, folder, llm_path, {"test": [test], "train": [train]}, inputs, processes)
 
 
@@ -65,9 +70,10 @@ def main_process(plan):
     from tqdm import tqdm
 
     from ecg_tokenizer.codec import EcgTokenizer
-    from model.answer_files import PARTIAL, read_answers, write_answers
+    from model.answer_files import PARTIAL, all_answers, write_answers
     from model.answering import answer_batches, open_batches, plan_exam
     from model.generation import merge_adapter
+    from model.vllm_engine import VllmEngine, choose_engine
 
     settings, (test,) = plan.settings, plan.manifests["test"]
     rank, world, device, dtype = start_process("eval", settings.device, settings.threads, settings.use_amp)
@@ -78,21 +84,25 @@ def main_process(plan):
     )
     paths, root = record_paths(listed), settings.root_path_ecg
     policy = signal_policy(settings)
-    store = stored_codes(ecg_tokenizer, root, paths, settings.codes_root, policy, rank, settings.workers)
+    store = stored_codes(ecg_tokenizer, root, paths, settings.codes_root, policy, settings.workers)
     readable, line = readable_items(listed, store, test, root, "test")
     print_rank0(line, flush=True)
 
-    if rank == 0:
+    writes = sharers_of(plan.folder).number == 0  # on machines with files of their own, one process each
+    if writes:
         start_run(plan.folder, plan.identity, settings.resume, PARTIAL)
         (plan.folder / PARTIAL).mkdir(parents=True, exist_ok=True)
     dist.barrier()
-    done = read_answers(plan.folder)
-    dist.barrier()  # nobody writes before all have read
-    answer_model = load_answer_model(plan, ecg_tokenizer, device, dtype)
+    done = all_answers(plan.folder, writes)  # nobody writes before all have read
+    engine, why = choose_engine(settings.engine, settings.answers, world)
+    answer_model = load_answer_model(plan, ecg_tokenizer, "cpu" if engine == "vllm" else device, dtype)
     answer_model = replace(answer_model, model=merge_adapter(answer_model.model))
     exam = exam_of(plan, {item["index"]: item for item in readable})
     exam_plan = plan_exam(answer_model, exam, ecg_tokenizer.row_length)
-    print_rank0(f"eval: {exam_plan.text}", flush=True)
+    answering = partial(answer_batches, answer_model, exam, exam_plan)
+    if engine == "vllm":
+        answering = VllmEngine(answer_model, exam, exam_plan.longest, device, plan.folder).answer_batches
+    print_rank0(f"eval: {why or exam_plan.text}", flush=True)
     for control, ecg_of in ecg_sources(settings, readable, store, ecg_tokenizer).items():
         answered = done.get(control, {})
         if answered:
@@ -100,16 +110,19 @@ def main_process(plan):
         share = open_batches(exam_plan, answered)[rank::world]
         what = f"answering with {control} ECGs" if control else "answering"
         with tqdm(total=sum(len(g) for batch in share for g in batch), desc=what, unit="item", disable=rank > 0) as bar:
-            for answers in answer_batches(answer_model, exam, exam_plan, share, ecg_of):
+            for answers in answering(share, ecg_of):
                 write_answers(plan.folder, rank, control, answers)
                 bar.update(len(answers))
     dist.barrier()
+    answers = all_answers(plan.folder, writes)
     if rank == 0:
-        write_results(plan, exam, manifest, len(listed) - len(readable))
+        write_results(plan, exam, manifest, len(listed) - len(readable), answers)
         bad = left_out_text({root: paths}, {root: store})
         if bad:
             print(bad)
     dist.barrier()
+    if writes:
+        finish_run(plan.folder, plan.identity.fingerprint)
 
 
 def load_answer_model(plan, ecg_tokenizer, device, dtype):
@@ -155,18 +168,17 @@ def ecg_sources(settings, items, store, ecg_tokenizer):
     return sources
 
 
-def write_results(plan, exam, manifest, left_out):
+def write_results(plan, exam, manifest, left_out, answers):
     """From the answers of all processes to predictions, provenance.json and metrics.json; says what came out.
 
     The scores of an exam before go first, so that a crash never leaves them beside other predictions.
     """
-    from model.answer_files import read_answers
     from model.answering import prediction_row
     from model.controls import CONTROLS
     from utils.scores import attach_codes, attach_floor, control_path, score_file, summary, write_predictions
 
     settings, folder, (train,) = plan.settings, plan.folder, plan.manifests["train"]
-    predictions, answers = folder / "predictions.jsonl", read_answers(folder)
+    predictions = folder / "predictions.jsonl"
     for name in ("metrics.json", "provenance.json", "report.html"):
         (folder / name).unlink(missing_ok=True)
     for control in ("", *CONTROLS):
@@ -177,8 +189,8 @@ def write_results(plan, exam, manifest, left_out):
         missing = [index for index in exam.items if index not in answers.get(control, {})]
         if missing:
             raise UserError(
-                f"{folder}: {len(missing)} items were answered elsewhere, for example {missing[0]}: RESULTS must lie "
-                "on a file system that all machines share"
+                f"{folder}: {len(missing)} items have no answer, for example {missing[0]}; the same command with "
+                "RESUME=true answers them"
             )
         rows = [prediction_row(exam, index, answers[control][index]) for index in sorted(exam.items)]
         if not control:
@@ -196,13 +208,15 @@ def write_results(plan, exam, manifest, left_out):
     metrics = score_file(predictions, exam.task)
     write_json(folder / "metrics.json", metrics)
     write_exam_page(plan, predictions, metrics)
-    finish_run(folder, plan.identity.fingerprint)
     print(*summary(metrics), f"-> {folder / 'metrics.json'}, report.html", sep="\n", flush=True)
 
 
 def write_exam_page(plan, predictions, metrics):
     """Write report.html beside metrics.json, its ECGs read from the records themselves."""
     import tempfile
+    from io import BytesIO
+
+    from PIL import Image
 
     from data_provider.read import RecordError, fit_signal, read_record
     from utils.plots import plot_ecg
@@ -218,7 +232,9 @@ def write_exam_page(plan, predictions, metrics):
         with tempfile.TemporaryDirectory() as folder:
             png = Path(folder) / "ecg.png"
             plot_ecg(png, signal, policy.sample_rate)
-            return png.read_bytes()
+            small = BytesIO()  # paper needs few colours: a third of the bytes, twenty-six times on the page
+            Image.open(png).convert("RGB").quantize(64).save(small, "PNG", optimize=True)
+            return small.getvalue()
 
     title = f"Exam: {settings.tasktype}, {settings.dataset}"
     write_page(plan.folder / "report.html", read_predictions(predictions, settings.tasktype), metrics, picture, title)

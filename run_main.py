@@ -2,7 +2,8 @@
 
 python run_main.py pretrain|finetune [--plan] [ENV FILE] [KEY=VALUE ...]     (the launchers do this)
 
-``--plan`` checks settings and inputs, and prints how many processes to start, or ``finished``.
+``--plan`` checks settings and inputs, says what memory the run needs, and prints how many processes to start, or
+``finished``.
 """
 
 from dataclasses import asdict, replace
@@ -11,9 +12,11 @@ from pathlib import Path
 
 from model.parts import read_items, training_parts
 from model.stage import SAVED, Plan, find_llm, say_once
-from utils.machine import print_rank0, processes_wanted, start_process
+from utils.machine import memory_of_a_process, print_rank0, processes_wanted, start_process
+from utils.nodes import Machines
 from utils.runs import plan_or_run, results_folder
 from utils.settings import given_keys, load_settings, pick, require
+from utils.sharing import sharers_of
 from utils.tools import REPOSITORY, UserError, entry_point, read_json, sha256_file
 
 
@@ -22,6 +25,7 @@ def make_plan(stage, argv):
     from ecg_tokenizer.codec import tokenizer_fingerprint
     from model.agreement import agree
     from model.checkpoint_files import check_fits, checkpoint_hash, llm_hash
+    from model.memory_plan import check_four_bit, plan_lines
     from model.prompts import check_ecg_first
 
     settings = load_settings(stage, argv)
@@ -29,6 +33,8 @@ def make_plan(stage, argv):
         settings, prompts, lines = agree(settings, given_keys(argv), "PRETRAIN_PATH", stage)
         say_once(lines)
     require(settings, "tokenizer_path")
+    if settings.load_in_4bit:
+        check_four_bit(settings.tuning)
     parts = training_parts(stage, settings)
     manifests = {split: [path for part in parts for path in part.manifests[split]] for split in ("train", "valid")}
     fingerprint, llm_path = tokenizer_fingerprint(settings.tokenizer_path), find_llm(settings)
@@ -49,8 +55,11 @@ def make_plan(stage, argv):
             inputs["pretrained"] = checkpoint_hash(settings.pretrain_path)
             if Path(settings.pretrain_path).resolve().is_relative_to(folder.resolve()):
                 raise UserError(f"PRETRAIN_PATH={settings.pretrain_path} lies in this run's own folder; set RESULTS")
-    processes = processes_wanted(settings.num_processes, settings.device)
-    return Plan(stage, settings, folder, llm_path, manifests, inputs, processes, parts)
+    machines = pick(settings, Machines)
+    processes = processes_wanted(settings.num_processes, settings.device, machines)
+    room = memory_of_a_process(settings.device, max(1, processes // machines.nodes))
+    lines = plan_lines(settings, stage, llm_path, processes, *room)
+    return Plan(stage, settings, folder, llm_path, manifests, inputs, processes, parts, lines)
 
 
 def model_to_train(plan, ecg_tokenizer, alphabets, dtype):
@@ -61,10 +70,12 @@ def model_to_train(plan, ecg_tokenizer, alphabets, dtype):
     settings = plan.settings
     if plan.stage == "finetune" and settings.pretrain_path:
         options = {"dtype": dtype, "dropout": settings.lora_dropout, "text_rows": False, "to_train": True}
+        options["four_bit"] = settings.load_in_4bit
         return load_model(settings.pretrain_path, plan.llm_path, **alphabets, **options)
     lora = {"rank": settings.lora_r, "alpha": settings.lora_alpha, "dropout": settings.lora_dropout}
     features = code_features(ecg_tokenizer) if settings.code_rows == "codec" else None
-    return build_model(plan.llm_path, **alphabets, tuning=settings.tuning, **lora, dtype=dtype, code_features=features)
+    more = {"tuning": settings.tuning, "dtype": dtype, "code_features": features, "four_bit": settings.load_in_4bit}
+    return build_model(plan.llm_path, **alphabets, **lora, **more)
 
 
 def make_examples(plan, vocabulary, text_tokenizer):
@@ -77,24 +88,25 @@ def make_examples(plan, vocabulary, text_tokenizer):
     return StageThree(vocabulary, text_tokenizer, plan.inputs["prompts"])
 
 
-def fit_to_llm(data, items, model, plan):
+def fit_to_llm(data, items, model, plan, device):
     """The examples laid out as the LLM computes them exactly; a `UserError` where it can't."""
-    from model.architecture import exact_layouts, most_positions
+    from model.architecture import most_positions
     from model.heartllm import loss_sum
+    from model.layouts import pick_layout
     from model.training_data import longest_example
 
     longest, most = longest_example(data, items), most_positions(model)
     if longest > most:
         raise UserError(f"an item takes {longest} tokens, the LLM {plan.llm_path} reads {most} at most")
-    exact, kind = exact_layouts(model, loss_sum, data.vocabulary, longest), model.config.model_type
-    if plan.settings.share_ecg and plan.stage == "finetune" and "shared" not in exact:
+    layout, lines = pick_layout(model, loss_sum, data.vocabulary, longest, device.type)
+    if plan.settings.share_ecg and plan.stage == "finetune" and not layout.shared:
         raise UserError(
-            f"SHARE_ECG=true: this LLM ({kind}) computes questions that share an ECG otherwise than "
+            f"SHARE_ECG=true: this LLM ({model.config.model_type}) computes questions that share an ECG otherwise than "
             "single ones; SHARE_ECG=false"
         )
-    if "packed" not in exact:
-        print_rank0(f"one sequence a row: this LLM ({kind}) computes several in a row otherwise than single ones")
-    return replace(data, packed="packed" in exact)
+    for line in lines:
+        print_rank0(line)
+    return replace(data, packed=layout.packed, multiple=layout.multiple)
 
 
 def main_process(plan):
@@ -109,12 +121,12 @@ def main_process(plan):
     rank, world, device, dtype = start_process(stage, settings.device, settings.threads, settings.use_amp)
 
     ecg_tokenizer = EcgTokenizer.from_pretrained(settings.tokenizer_path, device=device)
-    items, left_out = read_items(plan, ecg_tokenizer, rank)
+    items, left_out = read_items(plan, ecg_tokenizer)
     seed_everything(settings.seed)
     alphabets = {"n_codes": ecg_tokenizer.n_codes, "n_scales": ecg_tokenizer.n_scales}
     model, text_tokenizer, vocabulary = model_to_train(plan, ecg_tokenizer, alphabets, dtype)
     data = make_examples(plan, vocabulary, text_tokenizer)
-    data = fit_to_llm(data, items["train"].items, model.to(device), plan)
+    data = fit_to_llm(data, items["train"].items, model.to(device), plan, device)
     print_rank0("{:,} of {:,} parameters train".format(*trainable_parameters(model)) + lora_text(model), flush=True)
     card = {
         "stage": stage,
@@ -128,7 +140,8 @@ def main_process(plan):
         "settings": {key.upper(): value for key, value in asdict(settings).items()},
         "inputs": plan.inputs,
     }
-    process = ProcessContext(plan.folder, plan.identity, rank, world, device, dtype)
+    writes = sharers_of(plan.folder).number == 0
+    process = ProcessContext(plan.folder, plan.identity, rank, world, device, dtype, writes)
     save = partial(save_checkpoint, model=model, tokenizer=text_tokenizer, card=card)
     train(stage, pick(settings, TrainingOptions), data, items, model, process, save)
     if left_out:

@@ -8,6 +8,7 @@ import importlib
 from utils.tools import UserError, entry_point
 
 COMMANDS = {  # name -> (module whose main it is, what it does)
+    "ask": ("app.__main__", "ask a reader about an ECG file"),
     "read": ("data_provider.records", "say what is in an ECG file, draw it, save it"),
     "download": ("data_provider.download", "fetch PTB-XL, MIMIC-IV-ECG or ECG-QA"),
     "prepare": ("data_provider.prepare.__main__", "turn a download, or a folder of ECG files, into manifests"),
@@ -15,6 +16,11 @@ COMMANDS = {  # name -> (module whose main it is, what it does)
     "generate": ("data_provider.generate", "draw ECGs from a published generator"),
     "encode": ("ecg_tokenizer.encode", "write the codes of ECGs"),
     "quality": ("ecg_tokenizer.quality.__main__", "report what a tokenizer keeps of ECGs"),
+    "export": ("app.export", "write a checkpoint as one merged model that others load"),
+    "serve": ("app.serve", "put an exported model behind an OpenAI-compatible endpoint"),
+    "client": ("app.client", "ask a server about an ECG file"),
+    "bundle": ("app.bundle", "pack everything of a run into one archive"),
+    "verify": ("app.verify", "check an archive's hashes, items and scores"),
     "score": ("utils.evaluation", "compute the scores of predictions again"),
 }
 

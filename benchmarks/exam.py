@@ -5,7 +5,8 @@
 Settings are the exam's (CKP_PATH, PROMPTS, BATCH_SIZE, MAX_NEW_TOKENS, ...). The way before: each question with its own
 ECG, left-padded, through the adapter as it is, by transformers' own loop, until the last answer of a batch has ended.
 ``--ecgs`` takes the first N ECGs of the test manifest, ``--questions`` asks each of them that many questions (its own
-first, then those of others). Loading is out of the comparison; both get a batch to warm up.
+first, then those of others). Loading is out of the comparison; both get a batch to warm up. "reading" is one pass of
+the merged LLM over every prompt, without an answer: nothing that reads each question's ECG anew can be faster.
 """
 
 import argparse
@@ -32,24 +33,41 @@ def chosen_items(manifest, ecgs, questions):
     return dict(enumerate(chosen))
 
 
-def answer_before(answer_model, exam, ecg_of):
-    """Answers the way before; yields after each batch."""
+def sorted_prompts(answer_model, exam, ecg_of):
+    """Batches of (index, token ids), the shortest first."""
     from data_provider.manifests import item_paths
-    from model.answering import generate
     from model.prompts import prompt_ids
 
-    model, tokenizer, vocabulary = answer_model.model, answer_model.tokenizer, answer_model.vocabulary
+    words = answer_model.tokenizer, answer_model.vocabulary, answer_model.prompts
     ids = {
-        index: prompt_ids(
-            tokenizer, vocabulary, answer_model.prompts, item, exam.task, list(map(ecg_of, item_paths(item)))
-        )
+        index: prompt_ids(*words, item, exam.task, list(map(ecg_of, item_paths(item))))
         for index, item in exam.items.items()
     }
-    order = sorted(ids, key=lambda index: len(ids[index]))
-    for start in range(0, len(order), exam.batch_size):
-        batch = order[start : start + exam.batch_size]
-        texts = generate(model, tokenizer, vocabulary, [ids[index] for index in batch], exam.max_new_tokens)
-        yield list(zip(batch, texts, strict=True))
+    order = sorted(ids.items(), key=lambda pair: len(pair[1]))
+    return (order[start : start + exam.batch_size] for start in range(0, len(order), exam.batch_size))
+
+
+def answer_before(answer_model, exam, ecg_of):
+    """Answers the way before; yields after each batch."""
+    from model.answering import generate
+
+    words = answer_model.tokenizer, answer_model.vocabulary
+    for batch in sorted_prompts(answer_model, exam, ecg_of):
+        texts = generate(answer_model.model, *words, [ids for _, ids in batch], exam.max_new_tokens)
+        yield [(index, text) for (index, _), text in zip(batch, texts, strict=True)]
+
+
+def read_alone(answer_model, exam, ecg_of):
+    """No answers: every prompt is read once."""
+    import torch
+
+    model, pad = answer_model.model, answer_model.vocabulary.pad
+    for batch in sorted_prompts(answer_model, exam, ecg_of):
+        length = max(len(ids) for _, ids in batch)
+        rows = torch.tensor([ids + [pad] * (length - len(ids)) for _, ids in batch], device=model.device)
+        with torch.no_grad():
+            model(input_ids=rows, use_cache=False, logits_to_keep=1)
+        yield [(index, "") for index, _ in batch]
 
 
 def answer_now(answer_model, exam, ecg_of, ecg_length):
@@ -89,12 +107,12 @@ def main():
 
     plan = make_plan(options.settings)
     settings, (test,) = plan.settings, plan.manifests["test"]
-    rank, _, device, dtype = start_process("eval", settings.device, settings.threads, settings.use_amp)
+    _, _, device, dtype = start_process("eval", settings.device, settings.threads, settings.use_amp)
     ecg_tokenizer = EcgTokenizer.from_pretrained(settings.tokenizer_path, device=device)
     items = chosen_items(read_manifest(test, settings.tasktype), options.ecgs, options.questions)
     paths = record_paths(items.values())
     policy = signal_policy(settings)
-    store = stored_codes(ecg_tokenizer, settings.root_path_ecg, paths, settings.codes_root, policy, rank)
+    store = stored_codes(ecg_tokenizer, settings.root_path_ecg, paths, settings.codes_root, policy)
     answer_model, exam = load_answer_model(plan, ecg_tokenizer, device, dtype), exam_of(plan, items)
     print(f"{len(items)} items on {len(paths)} ECGs, {exam.max_new_tokens} new tokens at most")
 
@@ -104,7 +122,8 @@ def main():
     answer_model = replace(answer_model, model=merge_adapter(answer_model.model))
     next(answer_now(answer_model, few, store.__getitem__, ecg_tokenizer.row_length))
     after, *new = timed(answer_now(answer_model, exam, store.__getitem__, ecg_tokenizer.row_length), len(items), device)
-    for name, (wall, processor) in (("before", old), ("now", new)):
+    _, *reading = timed(read_alone(answer_model, exam, store.__getitem__), len(items), device)
+    for name, (wall, processor) in (("before", old), ("now", new), ("reading", reading)):
         print(f"{name:7} {len(items) / wall:8.2f} questions/s, {wall:.1f} s, {processor:.1f} processor s")
     print(f"ratio   {old[0] / new[0]:8.2f} of seconds, {old[1] / new[1]:.2f} of processor seconds")
     print(f"equal answers: {sum(before[index] == after[index] for index in items)} of {len(items)}")

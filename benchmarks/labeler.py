@@ -4,7 +4,8 @@
 
 A finding counts as said where the text names it present or uncertain, and as true where the row holds one of its codes,
 whatever the likelihood: PTB-XL's likelihoods come from the same words of doubt. ``--english`` reads English reports of
-the same ECGs, from report manifests. The rules were written on folds 1 to 8.
+the same ECGs, from report manifests, and says beside it how well their findings agree with those of the original texts.
+The rules were written on folds 1 to 8.
 """
 
 import argparse
@@ -14,6 +15,12 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+
+def agreement(said, true):
+    """Of two sets of ECGs: both, precision and recall, as text."""
+    both = len(said & true)
+    return f"{both:7}" + "".join(f"{both / len(part):11.3f}" if part else f"{'-':>11}" for part in (said, true))
 
 
 def main():
@@ -27,23 +34,31 @@ def main():
     options = parser.parse_args()
     with open(options.table, newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if int(row["strat_fold"]) in options.folds]
-    texts = {row["ecg_id"]: row["report"] for row in rows}
+    texts = originals = {row["ecg_id"]: row["report"] for row in rows}
     if options.english:
         items = [item for path in options.english for item in json.loads(path.read_text(encoding="utf-8"))]
         texts = {str(item["ecg_id"]): item["report"] for item in items}
-    silent = {ecg for ecg, text in texts.items() if "trace only requ" in text}
-    rows = [row for row in rows if row["ecg_id"] in texts and row["ecg_id"] not in silent]
+    rows = [row for row in rows if row["ecg_id"] in texts]
+    silent = [row for row in rows if "trace only requ" in texts[row["ecg_id"]]]
+    rows = [row for row in rows if row not in silent]
+
+    def who_says(reports, finding):
+        ecgs = (row["ecg_id"] for row in rows)
+        return {ecg for ecg in ecgs if read_findings(reports[ecg]).get(finding, ABSENT) != ABSENT}
+
     print(f"{len(rows)} reports, and {len(silent)} that say nothing")
-    print(f"{'finding':36}{'true':>7}{'said':>7}{'both':>7}  precision  recall")
+    more = f"{'original':>11}{'both':>7}{'precision':>11}{'recall':>11}" if options.english else ""
+    print(f"{'finding':36}{'true':>7}{'said':>7}{'both':>7}{'precision':>11}{'recall':>11}{more}")
     for name, (_, _, codes, scored) in rules().items():
-        said = {r["ecg_id"] for r in rows if read_findings(texts[r["ecg_id"]]).get(name, ABSENT) != ABSENT}
         states = {row["ecg_id"]: state_by_codes(codes_of_row(row), codes) for row in rows}
-        said = {ecg for ecg in said if states[ecg] != UNCERTAIN}
+        every = who_says(texts, name)
+        said = {ecg for ecg in every if states[ecg] != UNCERTAIN}
         true = {ecg for ecg, state in states.items() if state == PRESENT}
-        both = said & true
-        precision, recall = (f"{len(both) / len(part):.3f}" if part else "-" for part in (said, true))
-        note = "" if scored else "  not scored"
-        print(f"{name:36}{len(true):7}{len(said):7}{len(both):7}{precision:>11}{recall:>8}{note}")
+        line = f"{name:36}{len(true):7}{len(said):7}{agreement(said, true)}"
+        if options.english:
+            original = who_says(originals, name)
+            line += f"{len(original):11}{agreement(every, original)}"
+        print(line + ("" if scored else "  not scored"))
         if name == options.show:
             for row in rows:
                 if row["ecg_id"] in said ^ true:

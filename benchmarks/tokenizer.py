@@ -95,7 +95,7 @@ def read(root, scratch, rounds):
     """The ECGs as stage 1's memory map, and how many a second were read and standardised by one thread."""
     import numpy as np
 
-    from data_provider.data_loader import load_signals
+    from data_provider.count_store import store_signals
     from data_provider.read import SignalPolicy, load_signal
 
     if root is None:
@@ -106,10 +106,10 @@ def read(root, scratch, rounds):
     paths = [str(path.relative_to(root).with_suffix("")) for path in sorted(root.rglob("*.hea"))]
     if not paths:
         raise UserError(f"{root}: no record below it")
-    signals, good, _ = load_signals(root, paths, SignalPolicy(), cache_folder=scratch / "signals")
+    signals, good, _ = store_signals(root, paths, SignalPolicy(), scratch)
     if not good:
         raise UserError(f"{root}: no readable record below it")
-    rates, out = [], np.empty(signals.shape[1:], np.float32)
+    rates, out = [], np.empty(signals.counts.shape[1:], np.float32)
     for _ in range(rounds):  # after the first reading above: from the page cache, not the disk
         start = time.perf_counter()
         for path in good:
@@ -144,19 +144,21 @@ def training(name, device, dtype, signals, batch, compiled):
     from data_provider.data_factory import epoch_steps
     from ecg_tokenizer import training as stage
     from ecg_tokenizer.network import NetworkConfig, build_network
-    from utils.settings import Settings
+    from utils.settings import Settings, pick
 
     config = NetworkConfig(architecture=name)
     network = build_network(config).to(device).train()
     optimizers = stage.make_optimizers(network, Settings().lr)
-    run = stage.Run(Settings(), None, config, torch.device(device), dtype, signals, ["?"] * len(signals), None)
+    options = pick(Settings(), stage.TrainingOptions)
+    run = stage.Run(options, None, config, torch.device(device), dtype, signals, ["?"] * len(signals), None)
+    forward = stage.distributed(run, network)
     batch = min(batch, len(signals))
     steps = epoch_steps(len(signals), batch, seed=0, epoch=0)
     full = itertools.cycle([chosen for chosen in steps if len(chosen) == batch])  # another size is compiled anew
 
     def work():
         chosen = next(full)
-        stage.train_step(run, network, optimizers, chosen, 0.1, 0)
+        stage.train_step(run, forward, optimizers, chosen, 0.1, 0)
         return len(chosen)
 
     gflop = count_gflop(work)

@@ -1,5 +1,6 @@
 """Which items a stage works on, and in which order, whatever the number of processes."""
 
+import heapq
 import math
 import random
 from dataclasses import dataclass
@@ -95,6 +96,34 @@ class Mixture:
         """The indices of each step of an epoch, as `epoch_steps`."""
         taken = self.taken(seed, epoch)
         return [taken[step] for step in epoch_steps(len(taken), items_per_step, seed, epoch)]
+
+    def token_steps(self, lengths, tokens, seed, epoch):
+        """The indices of each step of an epoch, in the same order, as many a step as have ``tokens`` in all.
+
+        Parameters
+        ----------
+        lengths : int array, [len(self.items)]
+            Tokens of each item. One longer than ``tokens`` is a step of its own.
+        """
+        order = np.concatenate(self.steps(len(self), seed, epoch))
+        until = np.cumsum(np.asarray(lengths, dtype=np.int64)[order])
+        steps, start = [], 0
+        while start < len(order):
+            before = until[start - 1] if start else 0
+            end = max(start + 1, int(np.searchsorted(until, before + tokens, side="right")))
+            steps.append(order[start:end])
+            start = end
+        return steps
+
+
+def even_parts(lengths, parts):
+    """Numbers of the lengths in ``parts`` lists of nearly equal sums: the longest first, each to the shortest list."""
+    sums, lists = [(0, part) for part in range(parts)], [[] for _ in range(parts)]
+    for number in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        total, part = heapq.heappop(sums)
+        lists[part].append(number)
+        heapq.heappush(sums, (total + int(lengths[number]), part))
+    return lists
 
 
 def _taken(count, passes):

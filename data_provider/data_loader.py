@@ -1,23 +1,19 @@
-"""Signals in bulk: every record read once, in memory or in a memory-mapped cache; bad ones left out and listed."""
+"""Signals in bulk: every record read once, into memory; bad ones left out and listed."""
 
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 
 from data_provider.manifests import LOOKING_THREADS
 from data_provider.read import RecordError, load_signal, record_file
-from utils.tools import read_json, sha256_json, write_json
 
 CHUNK = 500  # files that a thread looks at in a go
 
 
-def load_signals(
-    root, paths, policy, workers=0, cache_folder=None, description="reading ECGs", signatures=None
-):
-    """Read and standardise records.
+def load_signals(root, paths, policy, workers=0, description="reading ECGs"):
+    """Read and standardise records into memory.
 
     Parameters
     ----------
@@ -27,43 +23,36 @@ def load_signals(
     policy : SignalPolicy
     workers : int
         Threads that read; 0 reads in the calling one.
-    cache_folder : str or Path, optional
-        Keep the signals there as a memory map. A later call with the same policy and unchanged files reads nothing.
-    signatures : dict, optional
-        `file_signatures` of the paths, where they are known already.
 
     Returns
     -------
-    signals : float32 array or memory map [N, 12, samples]
+    signals : float32 array [N, 12, samples]
     good : list of str
         The path of each row.
     bad : dict
         Path -> reason, for the records that could not be read.
     """
-    paths = list(dict.fromkeys(paths))
-    if cache_folder is None:
-        signals = np.empty((len(paths), 12, policy.samples), np.float32)
-        good, bad = _fill(signals, root, paths, policy, workers, description)
-        return signals[: len(good)], good, bad
-    signatures = signatures or file_signatures(root, paths)
-    looked_at = [[path, signatures[path]] for path in paths]
-    key = sha256_json([policy.fingerprint(), str(Path(root).resolve()), looked_at])[:24]
-    array_path, index_path = Path(cache_folder) / f"signals_{key}.npy", Path(cache_folder) / f"signals_{key}.json"
-    if not (array_path.is_file() and index_path.is_file()):
-        array_path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = array_path.with_name(f".{array_path.name}.{os.getpid()}.tmp")
+    from tqdm import tqdm
+
+    paths, root = list(dict.fromkeys(paths)), str(root)
+    signals = np.empty((len(paths), 12, policy.samples), np.float32)
+
+    def read(row):
         try:
-            shape = (len(paths), 12, policy.samples)
-            signals = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-            good, bad = _fill(signals, root, paths, policy, workers, description)
-            signals.flush()
-            del signals
-            os.replace(temporary, array_path)
-            write_json(index_path, {"good": good, "bad": bad})  # last: it says that the array is whole
-        finally:
-            temporary.unlink(missing_ok=True)
-    index = read_json(index_path)
-    return np.load(array_path, mmap_mode="r")[: len(index["good"])], index["good"], index["bad"]
+            load_signal(os.path.join(root, paths[row]), policy, out=signals[row])
+        except RecordError as error:
+            return error.fault
+        return None
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        faults = (pool.map if workers else map)(read, range(len(paths)))
+        faults = list(tqdm(faults, total=len(paths), desc=description, unit="ECG", disable=len(paths) < 200))
+    good = [row for row, fault in enumerate(faults) if fault is None]
+    for target, row in enumerate(good):
+        if target != row:  # close the rows of bad records
+            signals[target] = signals[row]
+    bad = {path: fault for path, fault in zip(paths, faults, strict=True) if fault is not None}
+    return signals[: len(good)], [paths[row] for row in good], bad
 
 
 def bad_records_text(bad, limit=20):
@@ -110,27 +99,3 @@ def _size_and_time(file):
     except OSError:
         return None
     return f"{status.st_size}:{status.st_mtime_ns}" if stat.S_ISREG(status.st_mode) else None
-
-
-def _fill(signals, root, paths, policy, workers, description):
-    """Write the readable records to the first rows of ``signals``."""
-    from tqdm import tqdm
-
-    root = str(root)
-
-    def read(row):
-        try:
-            load_signal(os.path.join(root, paths[row]), policy, out=signals[row])
-        except RecordError as error:
-            return error.fault
-        return None
-
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        faults = (pool.map if workers else map)(read, range(len(paths)))
-        faults = list(tqdm(faults, total=len(paths), desc=description, unit="ECG", disable=len(paths) < 200))
-    good = [row for row, fault in enumerate(faults) if fault is None]
-    for target, row in enumerate(good):
-        if target != row:  # close the rows of bad records
-            signals[target] = signals[row]
-    bad = {path: fault for path, fault in zip(paths, faults, strict=True) if fault is not None}
-    return [paths[row] for row in good], bad

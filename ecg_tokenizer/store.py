@@ -3,20 +3,27 @@
 A folder with ``codes.npy`` (uint16 [N, row_length], memory-mapped), ``index.jsonl`` (one line a record: its row, or why
 it was left out, and the signature of its file) and ``meta.json`` (what the codes were made with). Rows are appended
 first and their index lines after: a run that is killed leaves a store that opens, without the rows that no line names.
+
+Several processes write at once into parts: folders ``parts/<name>`` of the same three files, each with a lock beside it
+that goes with its process. Parts that nobody writes any more are merged when the store is opened (`merge_parts`).
 """
 
 import json
 import os
+import secrets
+import shutil
+import socket
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from utils.tools import UserError, read_json, sha256_json, write_json
 
 FORMAT = 2
-CODES, INDEX, META, LOCK = "codes.npy", "index.jsonl", "meta.json", "lock"
+CODES, INDEX, META, LOCK, PARTS = "codes.npy", "index.jsonl", "meta.json", "lock", "parts"
+MERGED_AT_ONCE = 20_000  # rows of a part that are in memory together: 13 MB of 325 codes each
 
 
 def store_folder(codes_root, tokenizer_fingerprint, policy, root):
@@ -45,7 +52,21 @@ class CodeStore:
 
     @classmethod
     def open(cls, folder, tokenizer_fingerprint, policy):
-        """Open a store; a `UserError` where it was made with another tokenizer or signal policy."""
+        """Open a store, merged; a `UserError` where it was made with another tokenizer or signal policy."""
+        if _parts(folder):
+            try:
+                with locked(folder):
+                    merge_parts(folder, tokenizer_fingerprint, policy)
+            except PermissionError as error:
+                raise UserError(
+                    f"{folder}: has parts that are not merged, and cannot be written ({error.strerror}); "
+                    "open it once as somebody who may write there"
+                ) from error
+        return cls.open_as_it_is(folder, tokenizer_fingerprint, policy)
+
+    @classmethod
+    def open_as_it_is(cls, folder, tokenizer_fingerprint, policy):
+        """`open` without a merge: what a process that holds the lock calls."""
         meta = read_json(Path(folder) / META)
         expected = {"format": FORMAT, "tokenizer": tokenizer_fingerprint, "policy": policy.fingerprint()}
         names = {"format": "by another version", "tokenizer": "with another tokenizer", "policy": "from other signals"}
@@ -98,14 +119,14 @@ class CodeStore:
 
 
 class StoreWriter:
-    """Appends to a store's folder; one writer at a time (see `locked`)."""
+    """Appends to a folder (a store's, or a part's); one writer at a time (see `locked` and `new_part`)."""
 
     def __init__(self, folder, tokenizer_fingerprint, policy, row_length):
         self.folder, self.row_length = Path(folder), row_length
         if not (self.folder / META).is_file():
             meta = {"format": FORMAT, "tokenizer": tokenizer_fingerprint, "policy": policy.fingerprint()}
             write_json(self.folder / META, {**meta, "row_length": row_length})
-        self.store = CodeStore.open(self.folder, tokenizer_fingerprint, policy)
+        self.store = CodeStore.open_as_it_is(self.folder, tokenizer_fingerprint, policy)
         self.rows = len(self.store._codes)
         if (self.folder / INDEX).is_file():  # a line that was cut off by a kill goes
             text = (self.folder / INDEX).read_bytes()
@@ -141,6 +162,64 @@ def locked(folder):
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / LOCK):
         yield
+
+
+@contextmanager
+def new_part(folder):
+    """A folder for what this process adds to the store ``folder``; the part's lock is held until it ends."""
+    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    part = Path(folder) / PARTS / name
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(part.with_name(f"{name}.lock")):
+        part.mkdir()
+        yield part
+
+
+def merge_parts(folder, tokenizer_fingerprint, policy):
+    """Move into a store what its parts hold, but for parts that a process still writes; call it `locked`.
+
+    A merge that is killed is done again: what the store has already, of the same file, is not added twice.
+
+    Returns
+    -------
+    int
+        Records that were added, bad ones too.
+    """
+    parts, added, writer = _parts(folder), 0, None
+    for part in parts:
+        lock = FileLock(part.with_name(f"{part.name}.lock"), timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            continue  # its process lives
+        try:
+            if (part / META).is_file():  # otherwise its process was killed before a record, or a merge at its end
+                store = CodeStore.open_as_it_is(part, tokenizer_fingerprint, policy)
+                writer = writer or StoreWriter(folder, tokenizer_fingerprint, policy, store.row_length)
+                added += _merge(store, writer)
+                (part / META).unlink()
+            shutil.rmtree(part)
+        finally:
+            lock.release()
+        part.with_name(f"{part.name}.lock").unlink(missing_ok=True)
+    return added
+
+
+def _merge(part, writer):
+    known = writer.store.signatures
+    new = [record for record, signature in part.signatures.items() if known.get(record) != signature]
+    good, bad = [r for r in new if r in part], {r: part.bad[r] for r in new if r in part.bad}
+    for start in range(0, max(1, len(good)), MERGED_AT_ONCE):
+        records = good[start : start + MERGED_AT_ONCE]
+        codes = part._codes[[part.rows[record] for record in records]]
+        writer.append(records, codes, part.signatures, {} if start else bad)
+    known.update((record, part.signatures[record]) for record in new)
+    return len(new)
+
+
+def _parts(folder):
+    folder = Path(folder) / PARTS
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
 
 
 def _header(rows, row_length):

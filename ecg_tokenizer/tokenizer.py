@@ -1,6 +1,6 @@
 """Stage 1: train the ECG tokenizer.
 
-python -m ecg_tokenizer.tokenizer [ENV FILE] [KEY=VALUE ...]     (run_tokenizer.sh does this)
+python -m ecg_tokenizer.tokenizer [--plan] [ENV FILE] [KEY=VALUE ...]     (run_tokenizer.sh does this)
 
 Leaves in LOG_ROOT: best.pt (the published layout), config.json + model.safetensors (the same weights), log.jsonl,
 TensorBoard's files, finished.json, and the state that RESUME goes on from.
@@ -9,21 +9,24 @@ TensorBoard's files, finished.json, and the state that RESUME goes on from.
 import dataclasses
 import math
 import os
-import sys
+from contextlib import nullcontext
 from pathlib import Path
 
+from data_provider.count_store import store_signals
 from data_provider.data_loader import bad_records_text, file_signatures, load_signals
 from data_provider.manifests import check_records_exist, read_manifest, record_paths
 from data_provider.read import SignalPolicy
 from ecg_tokenizer.weights import STATE_FILE, tokenizer_fingerprint
-from utils.processes import stop_at_once
-from utils.runs import FINISHED, Identity, check_start, finish_run, is_finished, run_lock, start_run
-from utils.settings import load_settings, require, unused_keys
-from utils.tools import UserError, entry_point, read_json, seed_everything, sha256_file, sha256_json
+from utils.machine import processes_wanted
+from utils.nodes import Machines
+from utils.runs import Identity, finish_run, plan_or_run, start_run
+from utils.settings import load_settings, pick, require
+from utils.sharing import gathered, sharers_of
+from utils.tools import UserError, entry_point, seed_everything, sha256_file, sha256_json
 
 VERSION = 4  # raise it when the same settings train another network: finished runs are then made anew
 MOST_CODES = 65_000  # uint16 holds them and the amplitude's
-CACHE_FROM = 4000  # ECGs; more are kept in a memory-mapped file (240 kB each) in place of memory
+STORED_FROM = 4000  # ECGs; more are kept in a file (120 kB each) for the time of the run, in place of memory (240 kB)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +39,15 @@ class Plan:
     paths: dict  # "train", "valid" -> record paths
     signatures: dict  # record path -> its files' sizes and times
     identity: Identity
+
+    @property
+    def processes(self):
+        """Processes of the run; counting GPUs needs torch."""
+        s = self.settings
+        processes = processes_wanted(s.num_processes, s.device, pick(s, Machines))
+        if processes > s.batch:
+            raise UserError(f"BATCH={s.batch}: {processes} processes have not an ECG each in a step; set NUM_PROCESSES")
+        return processes
 
 
 def make_plan(argv):
@@ -112,38 +124,52 @@ def run_plan(plan):
     import numpy as np
     import torch
 
-    from ecg_tokenizer.training import Run, figures_text, train
+    from ecg_tokenizer.training import Run, TrainingOptions, figures_text, train
     from utils.log import RunLog
-    from utils.machine import pick_device, pick_dtype, set_threads
+    from utils.machine import pick_device, pick_dtype, set_threads, start_process
 
     s = plan.settings
-    device = pick_device(s.device)
-    dtype, threads = pick_dtype(s.use_amp, device), set_threads(s.threads)
+    if "RANK" in os.environ:
+        rank, world, device, dtype = start_process("tokenizer", s.device, s.threads, s.use_amp)
+    else:
+        rank, world, device = 0, 1, pick_device(s.device)
+        dtype = pick_dtype(s.use_amp, device)
+    threads, writes = set_threads(s.threads), sharers_of(plan.folder).number == 0
     seed_everything(s.seed)
     network, config = make_network(s)  # first: what is wrong with START_FROM costs no earlier run
     network = network.to(device).train()
-    resume = start_run(plan.folder, plan.identity, s.resume, STATE_FILE)
+    resume = [start_run(plan.folder, plan.identity, s.resume, STATE_FILE)] if writes else []
+    resume = {found for part in gathered(resume) for found in part}
+    if len(resume) > 1:
+        raise UserError(f"{plan.folder}: only some machines hold a save to go on from; copy it to all, or RESUME=false")
+    resume = resume.pop()
     signals, names, bad = read_signals(plan)
     row_of = {name: row for row, name in enumerate(names["train"])}
     rows = np.array([row_of[path] for path in plan.paths["train"] if path in row_of])
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    print(
+    say = print if rank == 0 else lambda *texts, **how: None
+    say(
         f"tokenizer: {len(rows)} ECGs to train on, {len(names['valid'])} to validate; "
         f"{config.architecture} network, {parameters:,} parameters; "
         f"{device.type}, {threads} thread(s), {str(dtype).split('.')[-1]}",
         flush=True,
     )
-    run = Run(s, plan.folder, config, device, dtype, signals["train"], names["train"], signals["valid"], rows)
-    with RunLog(plan.folder, "tokenizer", resume_step=_saved_step(plan) if resume else None) as log:
+    run = Run(
+        pick(s, TrainingOptions), plan.folder, config, device, dtype, signals["train"], names["train"],
+        signals["valid"], rows, rank, world, writes,
+    )  # fmt: skip
+    resume_step = _saved_step(plan) if resume else None
+    with RunLog(plan.folder, "tokenizer", resume_step) if writes else nullcontext() as log:
         progress, figures = train(run, network, log, resume)
     summary = {**figures, "step": progress.best_step, "steps": progress.step, "seconds": round(progress.seconds, 1)}
     summary |= {"n_codes": network.quantizer.n_codes, "parameters": parameters, "torch": torch.__version__}
-    finish_run(plan.folder, plan.identity.fingerprint, **summary, bad=bad)
-    print(f"tokenizer: {figures_text(figures, network.quantizer.n_codes)}")
+    if writes:
+        finish_run(plan.folder, plan.identity.fingerprint, **summary, bad=bad)
+    say(f"tokenizer: {figures_text(figures, network.quantizer.n_codes)}")
     minutes = progress.seconds / 60
-    print(f"tokenizer: step {progress.best_step} of {progress.step}, {minutes:.1f} min -> {plan.folder}/best.pt")
+    say(f"tokenizer: step {progress.best_step} of {progress.step}, {minutes:.1f} min -> {plan.folder}/best.pt")
     if bad:
-        print(bad_records_text(bad))
+        say(bad_records_text(bad))
 
 
 def make_network(settings):
@@ -168,14 +194,16 @@ def make_network(settings):
 
 
 def read_signals(plan):
-    """The standardised signals of both splits, their names, and the bad records."""
+    """The standardised signals of both splits by row, their names, and the bad records."""
     s = plan.settings
     policy = SignalPolicy(crop=s.crop, short=s.short_records, max_gap_s=s.max_gap_s, lead_order=s.lead_order)
     signals, names, bad = {}, {}, {}
     for split, what in (("train", "training"), ("valid", "validation")):
-        cache = plan.folder / "signals" if len(plan.paths[split]) >= CACHE_FROM else None
-        how = policy, s.workers, cache, f"reading {what} ECGs", plan.signatures
-        found = load_signals(plan.root, plan.paths[split], *how)
+        named, text = (plan.root, plan.paths[split], policy), f"reading {what} ECGs"
+        if len(plan.paths[split]) < STORED_FROM:
+            found = load_signals(*named, s.workers, text)
+        else:
+            found = store_signals(*named, plan.folder, s.workers, text)
         signals[split], names[split] = found[:2]
         bad |= found[2]
         if not names[split]:
@@ -196,20 +224,7 @@ def main(argv):
     if "--help" in argv or "-h" in argv:
         print(__doc__.strip())
         return
-    stop_at_once("before the first step; the same command starts again")
-    plan = make_plan(argv)
-    for key in unused_keys("tokenizer", argv):
-        print(f"note: {key} has no effect in this stage", file=sys.stderr)
-    if plan.settings.resume != "false" and is_finished(plan.folder, plan.identity.fingerprint):
-        done = read_json(plan.folder / FINISHED)
-        print(
-            f"tokenizer: {plan.folder} is finished, made of these settings and inputs: PRDN {done['prdn']:.1f} %, "
-            f"{done['codes_used']} codes used, perplexity {done['perplexity']:.0f}"
-        )
-        return
-    check_start(plan.folder, plan.identity, plan.settings.resume, STATE_FILE)
-    with run_lock(plan.folder):
-        run_plan(plan)
+    plan_or_run("tokenizer", argv, make_plan, run_plan, STATE_FILE, ["-m", "ecg_tokenizer.tokenizer"])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import json
 import os
 from pathlib import Path
 
+from utils.sharing import gathered
 from utils.tools import UserError
 
 PARTIAL = "predictions.partial"  # the sub-folder; it may be deleted when an exam is finished
@@ -30,6 +31,15 @@ def read_answers(folder):
                 answers.setdefault(control, {}).update(batch)
             except (ValueError, TypeError) as error:
                 raise UserError(f"{path}: line {number} holds no answers ({error}); remove the line or file") from error
+    return answers
+
+
+def all_answers(folder, reads):
+    """As `read_answers`, of all machines' folders; all processes call it, and those with ``reads`` read theirs."""
+    answers = {}
+    for found in gathered(read_answers(folder) if reads else {}):
+        for control, batch in found.items():
+            answers.setdefault(control, {}).update(batch)
     return answers
 
 

@@ -56,12 +56,14 @@ class Exam:
 
 @dataclass(frozen=True)
 class ExamPlan:
-    """How an exam is answered: batches, each a list of lists of indices that share a beginning, and by which way."""
+    """How an exam is answered: batches, each a list of lists of indices that share a beginning, and by which way;
+    ``longest`` is the most tokens of a prompt with its answer."""
 
     batches: list
     shares_ecg: bool
     plain: bool
     text: str
+    longest: int
 
 
 def plan_exam(answer_model, exam, ecg_length):
@@ -100,7 +102,7 @@ def plan_exam(answer_model, exam, ecg_length):
     batches = [groups[start : start + exam.batch_size] for start in range(0, len(groups), exam.batch_size)]
     ways = "an ECG is read once for all its questions" if shares else "each item by itself, the question comes first"
     text = f"each item by itself, by transformers' own loop: {reason}" if reason else ways
-    return ExamPlan(batches, shares, bool(reason), text)
+    return ExamPlan(batches, shares, bool(reason), text, longest)
 
 
 def prompt_lengths(answer_model, exam, index, ecg_length):

@@ -1,14 +1,11 @@
-"""What differs from LLM to LLM: where its text model is, what LoRA takes, how its sequences may be laid out.
+"""What differs from LLM to LLM: where its text model is, what LoRA takes, which of its modules are norms.
 
-Everything is found in the model itself, by the kinds of its modules and by trying, and not in a list of names.
+Everything is found in the model itself, by the kinds of its modules, and not in a list of names.
 """
-
-import random
 
 import torch
 from torch import nn
 
-from model.packing import Example, collate
 from utils.tools import UserError
 
 
@@ -96,93 +93,3 @@ def _short_names(model, chosen, separator):
         ambiguous = last.isdigit() or any(f"{separator}{other}".endswith(separator + last) for other in others)
         names.add(name if ambiguous else last)
     return sorted(names)
-
-
-def attention_mask(config, batch, dtype):
-    """What is added to the attention's logits for a batch with ``allowed``, as every implementation takes it.
-
-    Layers with a sliding window see no further back than the window, counted in a sequence's own positions. An LLM that
-    has layers of both kinds takes one mask a kind.
-    """
-    allowed, positions = batch["allowed"], batch["position_ids"]
-    window = getattr(config, "sliding_window", None)
-    near = allowed
-    if window:
-        near = allowed & ((positions[:, :, None] - positions[:, None, :]) < window)[:, None]
-    masks = {"full_attention": allowed, "sliding_attention": near}
-    masks = {kind: _added(mask, dtype) for kind, mask in masks.items()}
-    kinds = set(getattr(config, "layer_types", None) or [])
-    if "sliding_attention" in kinds:
-        return masks
-    return masks["full_attention" if kinds else "sliding_attention"]
-
-
-def _added(allowed, dtype):
-    return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
-
-
-def exact_layouts(model, loss_of, vocabulary, longest, seed=0):
-    """Which layouts of a batch give this LLM the losses of separate sequences: tried on random text.
-
-    Learned positions that count from the row's start, recurrent layers and the like show themselves. Where layers see a
-    window only, the trial is longer than it, unless all of the run's sequences are shorter.
-
-    Parameters
-    ----------
-    loss_of : callable
-        (model, batch) -> sum of the losses: `model.heartllm.loss_sum`.
-    longest : int
-        Tokens of the run's longest sequence.
-
-    Returns
-    -------
-    set
-        Of "packed" (several sequences a row) and "shared" (several with one beginning).
-    """
-    config, rng = model.config, random.Random(seed)
-    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size", "window_size")]
-    windows = [window for window in windows if isinstance(window, int) and window < longest]
-    length = min(longest, max(windows, default=0) + 32)
-
-    def text(count):
-        return [rng.randrange(vocabulary.text_size) for _ in range(count)]
-
-    beginning = text(length - 8)
-    trials = {
-        "packed": [Example(ids, ids) for ids in (text(length), text(length // 2), text(length // 2 - 1))],
-        "shared": [Example(ids, ids, len(beginning)) for ids in (beginning + text(n) for n in (8, 5, 7))],
-    }
-    training = model.training
-    model.eval()
-    exact = {name for name, examples in trials.items() if _is_exact(model, loss_of, examples, vocabulary.pad)}
-    model.train(training)
-    return exact
-
-
-@torch.no_grad()
-def _is_exact(model, loss_of, examples, pad):
-    device = next(model.parameters()).device
-    dtype = next(model.parameters()).dtype
-
-    def mean_loss(batch, counted):
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-            loss = loss_of(model, {name: tensor.to(device) for name, tensor in batch.items()})
-        return loss.item() / counted
-
-    for chosen in examples:
-        first = chosen.shared + 1  # in a row, what stands before it may be another sequence's
-        labels = [-100] * first + chosen.labels[first:]
-        one = Example(chosen.input_ids, labels, chosen.shared)
-        rest = [Example(e.input_ids, [-100] * len(e.labels), e.shared) for e in examples if e is not chosen]
-        counted = len(labels) - first
-        alone = mean_loss(collate([one], pad, packed=False), counted)
-        try:
-            together = mean_loss(collate([*rest, one], pad), counted)
-        except torch.OutOfMemoryError:
-            raise  # says nothing of the layout
-        except (TypeError, ValueError, RuntimeError, AttributeError, KeyError):
-            return False  # it takes no positions, or no mask for them
-        # In float32 what different kernels make of rounding; in bf16 more, and what a neighbour leaks is more still.
-        if not abs(together - alone) <= (1e-4 if dtype == torch.float32 else 2e-2):
-            return False
-    return True

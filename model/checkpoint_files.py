@@ -55,14 +55,27 @@ def check_fits(path, tokenizer_fingerprint, llm_path):
     path = resolve_checkpoint(path)
     if path.is_file():
         return
+    check_tokenizer(path, tokenizer_fingerprint)
     card = read_json(path / CARD)
-    if card.get("tokenizer_fingerprint") != tokenizer_fingerprint:
-        raise UserError(
-            f"{path}: was trained with another ECG tokenizer ({str(card.get('tokenizer_fingerprint'))[:12]}) "
-            f"than TOKENIZER_PATH's ({tokenizer_fingerprint[:12]})"
-        )
     if card.get("llm_hash") != llm_hash(llm_path):
         raise UserError(f"{path}: was trained on another LLM ({card.get('llm_path')}) than LOCAL_LLM_PATH={llm_path}")
+
+
+def check_tokenizer(path, fingerprint):
+    """A `UserError` if a checkpoint of ours was made with another ECG tokenizer."""
+    path = resolve_checkpoint(path)
+    trained = fingerprint if path.is_file() else read_json(path / CARD).get("tokenizer_fingerprint")
+    if trained != fingerprint:
+        raise UserError(
+            f"{path}: was trained with another ECG tokenizer ({str(trained)[:12]}) than TOKENIZER_PATH's "
+            f"({fingerprint[:12]})"
+        )
+
+
+def is_whole(path):
+    """Whether a checkpoint is a whole model, which needs no LLM beside it."""
+    path = resolve_checkpoint(path)
+    return path.is_dir() and not (path / "adapter_config.json").is_file()
 
 
 def share_weights(folder):

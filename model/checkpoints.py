@@ -15,7 +15,7 @@ def save_checkpoint(folder, model, tokenizer, card, masters=None):
     """Save an adapter (PEFT) or a whole model, its tokenizer and its card.
 
     ``masters``: name -> float32 tensor of what trained, where the model itself holds roundings of it
-    (`model.training.float32_masters`).
+    (`model.engine.float32_masters`).
 
     The card comes last: a folder without one is no checkpoint, so a killed save is never taken for one.
     """
@@ -42,14 +42,15 @@ def build_model(
     seed=0,
     n_scales=0,
     code_features=None,
+    four_bit=False,
 ):
     """A fresh model for training: the LLM with ECG tokens, plus an adapter unless all weights are tuned.
 
     ``dtype`` is that of what stays frozen. What trains is float32: an engine in bf16 takes its masters from it.
-    ``code_features``: where the new rows start, see `model.code_rows.new_rows`.
+    ``code_features``: where the new rows start, see `model.code_rows.new_rows`; ``four_bit``: see `load_llm`.
     """
     whole = tuning == "full"
-    loaded = load_llm(llm_path, n_codes, torch.float32 if whole else dtype, seed, n_scales, code_features)
+    loaded = load_llm(llm_path, n_codes, torch.float32 if whole else dtype, seed, n_scales, code_features, four_bit)
     model, tokenizer, vocabulary = loaded
     if not whole:
         model = _trained_in_float32(add_adapter(model, vocabulary, rank, alpha, dropout))
@@ -64,7 +65,16 @@ def _trained_in_float32(model):
 
 
 def load_model(
-    path, llm_path, n_codes, dtype=torch.float32, dropout=0.0, text_rows=True, seed=0, n_scales=0, to_train=False
+    path,
+    llm_path,
+    n_codes,
+    dtype=torch.float32,
+    dropout=0.0,
+    text_rows=True,
+    seed=0,
+    n_scales=0,
+    to_train=False,
+    four_bit=False,
 ):
     """The model of a checkpoint, ours or the authors'.
 
@@ -72,6 +82,8 @@ def load_model(
     ----------
     dropout : float
         LoRA's, whatever the checkpoint was trained with. The LLM's own dropouts stay as they are.
+    four_bit : bool
+        The frozen weights of the LLM under an adapter in 4 bits, see `load_llm`.
     to_train : bool
         Keep what trains in float32, whatever ``dtype``, as `build_model` does.
     text_rows : bool
@@ -85,13 +97,13 @@ def load_model(
     path = resolve_checkpoint(path)
     if path.is_file():
         model, tokenizer, vocabulary = build_model(
-            llm_path, n_codes, "lora", dropout=dropout, dtype=dtype, seed=seed, n_scales=n_scales
+            llm_path, n_codes, "lora", dropout=dropout, dtype=dtype, seed=seed, n_scales=n_scales, four_bit=four_bit
         )
         load_published(model, vocabulary, path, text_rows)
     elif not (path / "adapter_config.json").is_file():
         return load_llm(path, n_codes, torch.float32 if to_train else dtype, seed, n_scales)
     else:
-        model, tokenizer, vocabulary = load_llm(llm_path, n_codes, dtype, seed, n_scales)
+        model, tokenizer, vocabulary = load_llm(llm_path, n_codes, dtype, seed, n_scales, four_bit=four_bit)
         model = _load_adapter(model, path, dropout)
     return model if to_train else model.to(dtype), tokenizer, vocabulary
 

@@ -1,19 +1,21 @@
 """The LLM that reads ECGs: a causal LM with rows for the ECG's tokens, LoRA on its linear layers, norms that train."""
 
-import inspect
+from contextlib import contextmanager
 
 import torch
 
-from model.architecture import attention_mask, lora_coverage, lora_targets, norm_names, text_tower
+from model.architecture import lora_coverage, lora_targets, norm_names, text_tower
+from model.attention import packed_mask
 from model.code_rows import new_rows
 from model.vocabulary import START, add_ecg_tokens
 from utils.tools import UserError
 
 
-def load_llm(path, n_codes, dtype=torch.float32, seed=0, n_scales=0, code_features=None):
+def load_llm(path, n_codes, dtype=torch.float32, seed=0, n_scales=0, code_features=None, four_bit=False):
     """A causal LM from a folder, grown by the ECG's tokens.
 
-    The new rows are `model.code_rows.new_rows`: seeded, so that every process and every later load has the same.
+    The new rows are `model.code_rows.new_rows`: seeded, so that every process and every later load has the same. With
+    ``four_bit`` the linear layers but the output layer are kept in NF4 (bitsandbytes), and computed in ``dtype``.
 
     Returns
     -------
@@ -23,7 +25,7 @@ def load_llm(path, n_codes, dtype=torch.float32, seed=0, n_scales=0, code_featur
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        model = _causal_lm(path, dtype)
+        model = _causal_lm(path, dtype, four_bit)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"{path}: not a causal LM that transformers can load ({str(error).splitlines()[0]})") from error
     grown = START in tokenizer.get_vocab()  # a model that a run here saved whole
@@ -37,13 +39,18 @@ def load_llm(path, n_codes, dtype=torch.float32, seed=0, n_scales=0, code_featur
     return model, tokenizer, vocabulary
 
 
-def _causal_lm(path, dtype):
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+def _causal_lm(path, dtype, four_bit):
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, BitsAndBytesConfig
 
     config = AutoConfig.from_pretrained(path, local_files_only=True)
     known = type(config) in AutoModelForCausalLM._model_mapping
     auto = AutoModelForCausalLM if known else AutoModelForImageTextToText
-    return text_tower(auto.from_pretrained(path, dtype=dtype, local_files_only=True, use_safetensors=True))
+    how = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
+    if four_bit:
+        how["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        )
+    return text_tower(auto.from_pretrained(path, **how))
 
 
 def _grow_rows(model, vocabulary, seed, code_features):
@@ -119,28 +126,49 @@ def _last_name(model, module):
 def loss_sum(model, batch):
     """Sum of the cross-entropies (nats) of a batch's supervised tokens.
 
-    Logits are computed only at the positions that some row supervises: a prompt's need none.
+    Logits are computed for supervised tokens only: the output layer is given the hidden states that predict them.
 
     Parameters
     ----------
     batch : dict
-        What `model.packing.collate` makes, on the model's device.
+        What `model.packing.collate` makes, on the model's device; ``labels`` may stay on the CPU, which spares a GPU
+        waiting for their number.
     """
-    targets = batch["labels"][:, 1:]
-    kept = torch.nonzero((targets != -100).any(0)).squeeze(1)
-    llm, more = _bare(model), {}
+    llm, ids = _bare(model), batch["input_ids"]
+    targets = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=-100).flatten()
+    places = torch.nonzero(targets != -100).squeeze(1)
+    targets, places = (to_device(tensor, ids.device) for tensor in (targets[places], places))
+    more = {}
     if "position_ids" in batch:
         more["position_ids"] = batch["position_ids"]
-    if "allowed" in batch:
-        more["attention_mask"] = attention_mask(llm.config, batch, next(llm.parameters()).dtype)
-    if "logits_to_keep" in inspect.signature(llm.forward).parameters:
-        logits = model(input_ids=batch["input_ids"], logits_to_keep=kept, use_cache=False, **more).logits
-    else:
-        logits = model(input_ids=batch["input_ids"], use_cache=False, **more).logits[:, kept]
-    logits = logits.float()
-    return torch.nn.functional.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]), targets[:, kept].reshape(-1), ignore_index=-100, reduction="sum"
-    )
+        mask = packed_mask(llm.config, batch, next(llm.parameters()).dtype)
+        more |= {} if mask is None else {"attention_mask": mask}
+    with _only_at(llm.get_output_embeddings(), places):
+        logits = model(input_ids=ids, use_cache=False, **more).logits
+    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+
+
+@contextmanager
+def _only_at(output_layer, places):
+    """The output layer computes for these tokens of the rows only: [rows, length, width] -> [places, width]."""
+
+    def select(_layer, inputs):
+        return inputs[0].flatten(0, -2)[places], *inputs[1:]
+
+    handle = output_layer.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def to_device(tensor, device):
+    """A tensor on the device; to a GPU without waiting for what it computes."""
+    return tensor.pin_memory().to(device, non_blocking=True) if _from_cpu(tensor, device) else tensor.to(device)
+
+
+def _from_cpu(tensor, device):
+    return device.type == "cuda" and tensor.device.type == "cpu"
 
 
 def _bare(model):

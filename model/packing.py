@@ -3,8 +3,7 @@
 Positions restart with every sequence, from which transformers sees where one ends: no sequence attends to another.
 Sequences that begin with the same tokens (questions on one ECG, where the prompt has the ECG first) become one with
 branches: the beginning is computed once, and each branch attends to it and to itself. Either way the losses are those
-of the separate sequences (`tests/model/test_language_side.py`). Padding stands on the left, as a sequence of its own,
-so that the supervised ends of the rows line up.
+of the separate sequences (`tests/model/test_language_side.py`). Padding stands on the left, as a sequence of its own.
 """
 
 from dataclasses import dataclass, field
@@ -72,32 +71,36 @@ def pack(lengths, row_length):
     return rows
 
 
-def collate(examples, pad, packed=True):
-    """A batch of `Example`s as tensors, in rows as long as the longest sequence.
+def collate(examples, pad, packed=True, multiple=0):
+    """A batch of `Example`s as tensors.
 
     Parameters
     ----------
     packed : bool
         Where False, each example has a row of its own, padded on the right: attention backwards never sees padding
         there, so any causal LM computes it exactly, whatever it makes of positions (`model.architecture`).
+    multiple : int
+        0: rows as long as the longest sequence, which bounds what a dense mask takes. Otherwise all sequences in one
+        row, whose length is a multiple of this: for attention that passes over what is masked (`model.attention`).
 
     Returns
     -------
     dict of tensors
-        ``input_ids``, ``position_ids``, ``labels`` : int64 [rows, length]; with shared beginnings also ``allowed`` :
-        bool [rows, 1, length, length], which token may attend to which. Not packed: no ``position_ids``.
+        ``input_ids``, ``position_ids``, ``labels``, ``owners`` (which sequence a token is of, -1 for padding) : int64
+        [rows, length]; with shared beginnings also ``branches`` (0 for a beginning, then 1, 2, ...). Not packed:
+        ``input_ids`` and ``labels`` only.
     """
     if not packed:
         return _rows(examples, pad)
     sequences = _join_shared(examples)
     lengths = [len(sequence.input_ids) for sequence in sequences]
-    row_length = max(lengths)
+    row_length = -(-sum(lengths) // multiple) * multiple if multiple else max(lengths)
     columns = {"input_ids": [], "position_ids": [], "labels": [], "branches": [], "owners": []}
     for row in pack(lengths, row_length):
         free = row_length - sum(lengths[index] for index in row)
         ids, positions, labels = [pad] * free, list(range(free)), [-100] * free
         branches, owners = [0] * free, [-1] * free
-        for index in row[::-1]:  # the longest last: its end, the one most likely supervised, is the row's end
+        for index in row[::-1]:
             sequence = sequences[index]
             ids += sequence.input_ids
             labels += sequence.labels
@@ -107,9 +110,8 @@ def collate(examples, pad, packed=True):
         for name, values in zip(columns, (ids, positions, labels, branches, owners), strict=True):
             columns[name].append(values)
     batch = {name: torch.tensor(rows, dtype=torch.long) for name, rows in columns.items()}
-    branches, owners = batch.pop("branches"), batch.pop("owners")
-    if branches.any():
-        batch["allowed"] = _allowed(branches, owners)
+    if not batch["branches"].any():
+        del batch["branches"]
     return batch
 
 
@@ -120,14 +122,16 @@ def _rows(examples, pad):
     return {"input_ids": torch.tensor(ids), "labels": torch.tensor(labels)}
 
 
-def _allowed(branches, owners):
-    """Attention backwards, within a sequence, to its beginning and to the own branch."""
-    branch_of_query, branch_of_key = branches[:, :, None], branches[:, None, :]
-    same = owners[:, :, None] == owners[:, None, :]
-    same &= (branch_of_key == 0) | (branch_of_key == branch_of_query)
-    return torch.tril(same)[:, None]
-
-
 def supervised_tokens(batch):
     """How many tokens of a batch are supervised."""
     return int((batch["labels"] != -100).sum())
+
+
+def real_tokens(batch, pad):
+    """How many tokens of a batch are no padding; a shared beginning counts once."""
+    return int((batch["input_ids"] != pad).sum())
+
+
+def packed_length(examples):
+    """Tokens that the examples take in a row, shared beginnings once."""
+    return sum(len(sequence.input_ids) for sequence in _join_shared(examples))

@@ -90,7 +90,7 @@ def _manifest_folder(key, settings, number):
     return str(Path(folder) / settings.dataset[number]) if shared else folder
 
 
-def read_items(plan, ecg_tokenizer, rank):
+def read_items(plan, ecg_tokenizer):
     """The items of all parts, their ECGs encoded: ({"train": Mixture, "valid": name -> items}, left-out records' text).
 
     A root's ECGs are encoded once, whatever the number of parts that are about them.
@@ -106,7 +106,7 @@ def read_items(plan, ecg_tokenizer, rank):
         here = [lists for lists, part in zip(read, plan.parts, strict=True) if part.root == root]
         paths = {split: pretraining_paths([items for lists in here for items in lists[split]]) for split in here[0]}
         paths_of[root] = list(dict.fromkeys(paths["train"] + paths["valid"]))
-        how = settings.codes_root, policy, rank, settings.workers
+        how = settings.codes_root, policy, settings.workers
         stores[root] = stored_codes(ecg_tokenizer, root, paths_of[root], *how)
         good = [path for path in paths["train"] if path in stores[root]]
         numbers = range(1, settings.code_views)

@@ -11,7 +11,7 @@ import re
 
 from data_provider.manifests import item_background
 from model.packing import Example
-from model.vocabulary import END, START
+from model.vocabulary import END, START, code_token, scale_token
 from utils.setting_values import PROMPT_NAMES
 from utils.tools import REPOSITORY, UserError, read_json
 
@@ -77,6 +77,24 @@ def prompt_texts(prompts, item, task):
         return re.sub(r"\{question\}|\{background\}", lambda found: values[found.group()], text)
 
     return tuple(map(filled, (template[: block.start()], *block.groups(), template[block.end() :])))
+
+
+def prompt_string(prompts, item, task, ecgs, n_codes):
+    """An item's prompt as text, for servers: what `prompt_ids` gives as ids, without what a tokenizer puts before it.
+
+    Parameters
+    ----------
+    ecgs : list of arrays of int, [row_length] each
+    n_codes : int
+        Codes from this on are amplitudes.
+    """
+    before, behind_amplitudes, behind_codes, after = prompt_texts(prompts, item, task)
+    text = before
+    for row in ecgs:
+        amplitudes = "".join(scale_token(int(code) - n_codes) for code in row if code >= n_codes)
+        waveform = "".join(code_token(int(code)) for code in row if code < n_codes)
+        text += START + amplitudes + behind_amplitudes + waveform + behind_codes + END
+    return text + after
 
 
 def shared_length(prompt, vocabulary):

@@ -3,6 +3,7 @@
 import math
 import os
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from data_provider.data_loader import bad_records_text
 from data_provider.manifests import check_records_exist, read_manifest
 from data_provider.read import SignalPolicy
 from utils.runs import ITEMS_A_STEP, Identity
+from utils.sharing import sharers_of
 from utils.tools import UserError
 
 SAVED = "resume/latest"  # in a training stage's folder: names the save that it goes on from (`model.training_state`)
@@ -31,6 +33,8 @@ class Plan:
     processes : int
     parts : list of Part
         What a training stage learns from (`model.parts`).
+    lines : list of str
+        What ``--plan`` says beside the number of processes.
     """
 
     stage: str
@@ -41,14 +45,16 @@ class Plan:
     inputs: dict
     processes: int
     parts: tuple = ()
+    lines: tuple = ()
 
     @property
     def identity(self):
-        """What the run is made of: of its batches only how many items they make a step."""
+        """What the run is made of: of its batches only how many items, or tokens, they make a step."""
         decides, length, other = self.settings.parts(self.stage)
         if self.stage != "eval":
             batch = {key: decides.pop(key) for key in ("BATCH_SIZE", "ACCUMULATION")}
-            decides[ITEMS_A_STEP] = math.prod(batch.values()) * self.processes
+            if not self.settings.tokens_per_step:
+                decides[ITEMS_A_STEP] = math.prod(batch.values()) * self.processes
             other |= batch
         return Identity(decides | {"inputs": self.inputs}, length, other | {"processes": self.processes})
 
@@ -85,8 +91,11 @@ def signal_policy(settings):
     )
 
 
-def stored_codes(tokenizer, root, paths, codes_root, policy, rank, workers=0, view=0):
-    """The store that holds the codes of these records; the first process encodes what is missing.
+def stored_codes(tokenizer, root, paths, codes_root, policy, workers=0, view=0):
+    """The store that holds the codes of these records; all processes encode what is missing, each its share.
+
+    Processes that see the same folder (`utils.sharing`) fill one store; where each machine has files of its own, each
+    fills its own one.
 
     Parameters
     ----------
@@ -97,24 +106,37 @@ def stored_codes(tokenizer, root, paths, codes_root, policy, rank, workers=0, vi
     codes_root : str
         Folder of all stores.
     policy : SignalPolicy
-    rank, workers : int
-        This process's number; threads that read ECG files.
+    workers : int
+        Threads that read ECG files, a process.
     view : int
         0 encodes the records as they are, n otherwise (`ecg_tokenizer.views`), into a store below that of 0.
     """
     import torch.distributed as dist
 
-    from ecg_tokenizer.encode import encode_records
-    from ecg_tokenizer.store import CodeStore, store_folder
+    from ecg_tokenizer.encode import encode_part, missing_records
+    from ecg_tokenizer.store import CodeStore, StoreWriter, locked, merge_parts, store_folder
     from ecg_tokenizer.views import View
 
     folder = store_folder(codes_root, tokenizer.fingerprint, policy, root)
     if view:
         folder, policy = folder / f"view{view}", View(policy, view)
-    if rank == 0:
-        encode_records(tokenizer, root, paths, folder, policy, workers=workers)
+    made_with = tokenizer.fingerprint, policy
+    sharers = sharers_of(folder)
+    first = sharers.number == 0
+    with locked(folder) if first else nullcontext():  # another run waits, and then finds the codes
+        if first:
+            merge_parts(folder, *made_with)
+            StoreWriter(folder, *made_with, tokenizer.row_length)
+        dist.barrier()
+        looked_at = list(dict.fromkeys(paths))[sharers.number :: sharers.count]  # each looks at its share of the files
+        missing = missing_records(CodeStore.open_as_it_is(folder, *made_with), root, looked_at)
+        missing = sharers.share(missing)
+        encode_part(tokenizer, root, missing, folder, policy, workers, quiet=dist.get_rank() > 0)
+        dist.barrier()
+        if first:
+            merge_parts(folder, *made_with)
     dist.barrier()
-    store = CodeStore.open(folder, tokenizer.fingerprint, policy)
+    store = CodeStore.open_as_it_is(folder, *made_with)
     store.signatures.clear()  # only a writer compares files; here they would be 200 MB of 800,000 records
     return store
 

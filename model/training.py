@@ -5,22 +5,28 @@ killed goes on as if it hadn't been, and the number of processes changes nothing
 """
 
 import math
+import socket
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from model.checkpoint_files import CARD
+from model.engine import deepspeed_engine, float32_masters
 from model.heartllm import loss_sum
 from model.packing import supervised_tokens
 from model.stage import SAVED
-from model.training_data import step_batches, validation_batches
+from model.throughput import Meter, measured_peak, work_of
+from model.training_data import validation_batches
 from model.training_state import load_state, save_state
+from model.training_step import Losses, ahead, make_schedule, make_step, on_device, take_step
 from utils.processes import remember_stop
-from utils.runs import Identity, finish_run, start_run
-from utils.tools import REPOSITORY, Stopped, UserError, read_json
+from utils.runs import Identity, check_start, finish_run, start_run
+from utils.sharing import gathered
+from utils.tools import Stopped, UserError
 
 SAVED_TEXT = "at step {}, saved; the same command with RESUME=true goes on from here"
 
@@ -42,11 +48,18 @@ class TrainingOptions:
     save_steps: int
     seed: int
     resume: str
+    tokens_per_step: int = 0
+    gradient_checkpointing: bool = False
+    compile: bool = False
 
 
 @dataclass(frozen=True)
 class ProcessContext:
-    """Where a process runs: its folder of results, its rank among the processes, its device."""
+    """Where a process runs: its folder of results, its rank among the processes, its device.
+
+    ``writes``: whether it writes what the run leaves: the first process of all that see the folder, so that machines
+    with files of their own hold all of it each.
+    """
 
     folder: Path
     identity: Identity
@@ -54,6 +67,8 @@ class ProcessContext:
     world: int
     device: torch.device
     dtype: torch.dtype
+    writes: bool
+    control: object = None  # a group of all processes over gloo, where the device's own would make a GPU wait
 
 
 @dataclass
@@ -90,55 +105,91 @@ def train(stage, options, data, items, model, process, save_adapter):
 
     from utils.log import RunLog
 
-    items_per_step = options.batch_size * options.accumulation * process.world
-    steps_per_epoch = math.ceil(len(items["train"]) / items_per_step)
-    last_step = min(options.max_steps or math.inf, steps_per_epoch * options.train_epochs)
+    if process.device.type == "cuda":
+        process = replace(process, control=dist.new_group(backend="gloo"))
+    schedule = make_schedule(data, items["train"], options, process)
+    last_step, first = schedule.last_step, process.rank == 0
     resumed = _decide_start(options, process)
+    work, peak = work_of(model), measured_peak(process.device, process.dtype)
     engine = deepspeed_engine(model, options, process)
     progress = _restore(engine, process, last_step) if resumed else TrainingProgress()
     progress.signals = remember_stop()
-    first = process.rank == 0
-    log = RunLog(process.folder, stage, resume_step=progress.step if resumed else None) if first else None
+    log = RunLog(process.folder, stage, resume_step=progress.step if resumed else None) if process.writes else None
     bar = tqdm(total=last_step, initial=progress.step, desc=stage, unit="step", disable=not first)
-    begun, steps, steps_of = time.monotonic() - progress.seconds, None, None
-    ended_before = progress.step >= last_step
-    while progress.step < last_step:
-        epoch, number = divmod(progress.step, steps_per_epoch)
-        if steps_of != epoch:
-            steps, steps_of = items["train"].steps(items_per_step, options.seed, epoch), epoch
-        rate = learning_rate(progress.step, last_step, options)
-        context = epoch, rate, options, process, progress
-        loss, tokens, stop = _train_step(engine, data, items["train"].items, steps[number], *context)
-        speed = tokens / (time.monotonic() - begun - progress.seconds)
+    begun, ended_before = time.monotonic() - progress.seconds, progress.step >= last_step
+    losses, meter = Losses(process.device), Meter(peak * process.world)
+    for made in ahead(partial(make_step, data, schedule, work), range(progress.step, last_step)):
+        step, epoch = progress.step, schedule.epoch(progress.step)
+        rate = learning_rate(step, last_step, options)
+        stop = _stop(progress, process)
+        total, (supervised, *done) = take_step(engine, made, rate, options.seed, step, process)
+        losses.add(total, supervised, step)
+        meter.add(*done)
+        progress.step, progress.samples = step + 1, progress.samples + made.n_items
         progress.seconds = time.monotonic() - begun
         bar.update()
-        bar.set_postfix(loss=f"{loss:.3f}", tokens_s=f"{speed:.0f}", refresh=False)
-        ends = progress.step == last_step
-        if log and (progress.step % options.verbose_steps == 0 or progress.step == 1 or ends):
+        due = _due(progress.step, schedule, options, stop)
+        if any(due.values()) or process.device.type == "cpu":  # a GPU is not waited for at every step
+            loss = _finite_loss(losses, schedule)
+        if due["line"]:
+            speed, share = meter.read()
+            bar.set_postfix(loss=f"{loss:.3f}", tokens_s=f"{speed:.0f}", peak=f"{share:.0%}", refresh=False)
             row = {"step": progress.step, "epoch": epoch, "samples": progress.samples, "loss": loss, "lr": rate}
-            log.log(**row, tokens_per_s=round(speed, 1), seconds=round(progress.seconds, 2))
-        if progress.step % options.eval_steps == 0 or ends:
+            row |= {"tokens_per_s": round(speed, 1), "peak_share": round(share, 4)}
+            if log:
+                log.log(**row, seconds=round(progress.seconds, 2))
+        paused = time.monotonic()
+        if due["validation"]:
             _validate(engine, stage, data, items["valid"], options, process, progress, epoch, log, bar)
-        if progress.step % steps_per_epoch == 0 or ends:
-            masters = float32_masters(engine)
-            if first:
+        if due["adapter"]:
+            masters = float32_masters(engine, process.writes)
+            if process.writes:
                 save_adapter(adapter_folder(process.folder, epoch), masters=masters)
             dist.barrier()
-        if progress.step % options.save_steps == 0 or ends or stop:
-            save_state(engine, process.folder, progress.saved, process.rank)
+        if due["save"]:
+            save_state(engine, process.folder, progress.saved, process.writes)
             dist.barrier()
-        if stop and not ends:
+        if stop and progress.step < last_step:
             raise Stopped(stop, SAVED_TEXT.format(progress.step) if first else "")
+        meter.leave_out(time.monotonic() - paused)
     bar.close()
-    adapter = adapter_folder(process.folder, (last_step - 1) // steps_per_epoch)
+    adapter = adapter_folder(process.folder, schedule.epoch(last_step - 1))
     if ended_before:  # gone on from a save of the last step, behind which what the stage leaves may be missing
-        masters = float32_masters(engine)
-        if first and not (adapter / CARD).is_file():
+        masters = float32_masters(engine, process.writes)
+        if process.writes and not (adapter / CARD).is_file():
             save_adapter(adapter, masters=masters)
-    if first:
+    if process.writes:
         summary = {"steps": progress.step, "seconds": round(progress.seconds, 1)}
         finish_run(process.folder, process.identity.fingerprint, **summary)
+    if first:
         print(f"{stage}: {progress.step} steps in {progress.seconds:.0f} s -> {adapter}")
+
+
+def _due(step, schedule, options, stop):
+    """What is to be done behind a step: a line in the log, a validation, an adapter, a save."""
+    ends = step == schedule.last_step
+    return {
+        "line": step % options.verbose_steps == 0 or step == 1 or ends,
+        "validation": step % options.eval_steps == 0 or ends,
+        "adapter": schedule.ends_epoch(step) or ends,
+        "save": step % options.save_steps == 0 or ends or bool(stop),
+    }
+
+
+def _stop(progress, process):
+    """The signal that asks the run to stop, or 0: one process may have it a step before another."""
+    stop = torch.tensor(progress.signals[0] if progress.signals else 0)
+    dist.all_reduce(stop, dist.ReduceOp.MAX, group=process.control)
+    return int(stop)
+
+
+def _finite_loss(losses, schedule):
+    """The last step's loss; a `UserError` that names the items where one was not finite since the last look."""
+    loss, bad = losses.read()
+    if bad is None:
+        return loss
+    names = "; ".join(str(schedule.mixture.items[int(index)])[:120] for index in schedule.chosen(bad))
+    raise UserError(f"the loss is not finite at step {bad + 1}; its items: {names}")
 
 
 def adapter_folder(folder, epoch):
@@ -156,79 +207,6 @@ def learning_rate(step, last_step, options):
     return options.learning_rate * (0.55 + 0.45 * math.cos(math.pi * share))
 
 
-def deepspeed_engine(model, options, process):
-    """A DeepSpeed engine around the model, as ds_config_zero2.json and the settings say."""
-    import deepspeed
-
-    if process.device.type == "cpu":
-        # Its compilation takes a minute, and one that is killed blocks every later run; gloo does the same work.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=options.weight_decay)
-    config = read_json(REPOSITORY / "ds_config_zero2.json")
-    config["train_micro_batch_size_per_gpu"] = options.batch_size
-    config["gradient_accumulation_steps"] = options.accumulation
-    config["bf16"] = {"enabled": process.dtype == torch.bfloat16}
-    exact = [parameter.detach().clone() for parameter in trained] if process.dtype == torch.bfloat16 else []
-    engine, _, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
-    for parameter, value in zip(trained, exact, strict=False):  # its masters are roundings of what was trained so far
-        deepspeed.utils.safe_set_full_fp32_param(parameter, value.to(parameter.device))
-    engine.train()
-    return engine
-
-
-def float32_masters(engine):
-    """Name -> float32 tensor on the CPU of what trains, where the engine's own parameters are bf16 roundings of it.
-
-    All processes must call it, since each holds a part; empty in float32, and on all processes but the first.
-    """
-    if not engine.bfloat16_enabled():
-        return {}
-    from deepspeed.utils import safe_get_full_fp32_param
-
-    known, masters = {}, {}
-    for name, parameter in engine.module.named_parameters(remove_duplicate=False):
-        if parameter.requires_grad:
-            if id(parameter) not in known:
-                master = safe_get_full_fp32_param(parameter)
-                known[id(parameter)] = master.cpu() if engine.global_rank == 0 else None
-            masters[name] = known[id(parameter)]
-    return masters if engine.global_rank == 0 else {}
-
-
-def _train_step(engine, data, items, chosen, epoch, rate, options, process, progress):
-    """One optimizer step over ``items[chosen]``: (mean loss a supervised token, tokens, signal), over all processes."""
-    batches = step_batches(
-        data, items, chosen, process.rank, process.world, options.batch_size, options.seed, epoch, options.accumulation
-    )
-    supervised = sum(map(supervised_tokens, batches))
-    tokens = sum(batch["input_ids"].numel() for batch in batches)
-    signalled = progress.signals[0] if progress.signals else 0
-    counts = torch.tensor([supervised, tokens], dtype=torch.float64, device=process.device)
-    dist.all_reduce(counts)
-    stop = torch.tensor(signalled, device=process.device)
-    dist.all_reduce(stop, dist.ReduceOp.MAX)  # one process may have the signal a step before another
-    # Dropout's randomness belongs to the step and the process, so that a run that goes on repeats it.
-    torch.manual_seed((options.seed * 1_000_003 + progress.step) * 4096 + process.rank)
-    for group in engine.optimizer.param_groups:
-        group["lr"] = rate
-    total = torch.zeros((), dtype=torch.float64, device=process.device)
-    for batch in batches:
-        loss = loss_sum(engine, {name: tensor.to(process.device) for name, tensor in batch.items()})
-        total += loss.detach()
-        # DeepSpeed averages over processes and accumulated batches; the mean over supervised tokens is wanted.
-        engine.backward(loss * (process.world * options.accumulation / counts[0].item()))
-        engine.step()
-    dist.all_reduce(total)
-    loss = total.item() / counts[0].item()
-    if not math.isfinite(loss):
-        names = "; ".join(str(items[int(index)])[:120] for index in chosen)
-        raise UserError(f"the loss is {loss} at step {progress.step + 1}; its items: {names}")
-    progress.step += 1
-    progress.samples += len(chosen)
-    return loss, counts[1].item(), int(stop.item())
-
-
 @torch.no_grad()
 def _validate(engine, stage, data, items, options, process, progress, epoch, log, bar):
     """Mean loss over the validation items, of several parts also each one's; for stage 2 also in bits a code, beside
@@ -237,7 +215,7 @@ def _validate(engine, stage, data, items, options, process, progress, epoch, log
     sums = torch.zeros(len(items), 2, dtype=torch.float64, device=process.device)
     for part, of_part in zip(sums, items.values(), strict=True):
         for batch in validation_batches(data, of_part, process.rank, process.world, options.batch_size, options.seed):
-            part[0] += loss_sum(engine.module, {name: tensor.to(process.device) for name, tensor in batch.items()})
+            part[0] += loss_sum(engine.module, on_device(batch, process.device))
             part[1] += supervised_tokens(batch)
     dist.all_reduce(sums)
     engine.train()
@@ -253,17 +231,25 @@ def _validate(engine, stage, data, items, options, process, progress, epoch, log
         more["val_loss_by_part"] = {name: (part[0] / part[1]).item() for name, part in zip(items, sums, strict=True)}
         text += "; " + ", ".join(f"{name} {value:.4f}" for name, value in more["val_loss_by_part"].items())
     log.log_validation(step=progress.step, epoch=epoch, val_loss=loss, **more)
-    bar.write(text)
+    if process.rank == 0:
+        bar.write(text)
 
 
 def _decide_start(options, process):
-    """Whether to go on from a save: the first process decides, all follow."""
-    resumed = [None]
-    if process.rank == 0:
-        process.folder.mkdir(parents=True, exist_ok=True)
-        resumed = [start_run(process.folder, process.identity, options.resume, SAVED)]
-    dist.broadcast_object_list(resumed, device=process.device if process.device.type == "cuda" else None)
-    return resumed[0]
+    """Whether to go on from a save: those that write look what their folders hold, and must find the same."""
+    found = None
+    if process.writes:
+        goes_on, _ = check_start(process.folder, process.identity, options.resume, SAVED)
+        found = socket.gethostname(), (process.folder / SAVED).read_text() if goes_on else "no save to go on from"
+    found = dict(filter(None, gathered(found)))
+    if len(set(found.values())) > 1:
+        text = "; ".join(f"{host} has {save}" for host, save in found.items())
+        raise UserError(
+            f"{process.folder}: the machines hold different saves: {text}; copy the folder of the one that is further "
+            "to the others, or start over with RESUME=false"
+        )
+    resumed = start_run(process.folder, process.identity, options.resume, SAVED) if process.writes else None
+    return next(one for one in gathered(resumed) if one is not None)
 
 
 def _restore(engine, process, last_step):

@@ -3,10 +3,12 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+
 from data_provider.data_factory import Mixture, epoch_steps, item_rng
 from data_provider.manifests import item_paths, record_paths
 from model.forecasting import causal_examples, forecast_examples
-from model.packing import Example, collate
+from model.packing import Example, collate, packed_length
 from model.prompts import training_example
 
 
@@ -51,6 +53,7 @@ class StageTwo:
     vocabulary: object
     objective: str
     packed: bool = True
+    multiple: int = 0  # as `model.packing.collate` takes it
 
     def examples(self, item, rng):
         make = forecast_examples if self.objective == "forecast" else causal_examples
@@ -66,6 +69,7 @@ class StageThree:
     tokenizer: object
     prompts: dict
     packed: bool = True
+    multiple: int = 0  # as `model.packing.collate` takes it
 
     def examples(self, item, rng):
         share, items = isinstance(item, list), item if isinstance(item, list) else [item]
@@ -112,37 +116,46 @@ def usable(items, store):
     return [item for item in items if all(p in store for p in ([item] if isinstance(item, str) else item_paths(item)))]
 
 
-def step_batches(stage, items, chosen, rank, world, batch_size, seed, epoch, accumulation=1):
+def step_batches(stage, items, shares, chosen, seed, epoch):
     """This process's batches of one step.
 
     Parameters
     ----------
+    shares : list of list of int
+        The items of each batch.
     chosen : sequence of int
-        The items of the step, of all processes; this one takes every ``world``-th from ``rank`` on.
+        The items of the step, of all processes.
 
     Returns
     -------
     list of dict
-        ``accumulation`` batches (`model.packing.collate`). Where the items don't suffice (in an epoch's last step), a
-        batch without supervision stands in, so that all processes compute the same number of them.
+        A batch (`model.packing.collate`) a share. Where a share has no items (in an epoch's last step), a batch without
+        supervision stands in, so that all processes compute the same number of them.
     """
-    mine = [int(index) for index in chosen[rank::world]]
     batches = []
-    for number in range(accumulation):
-        share = mine[number * batch_size : (number + 1) * batch_size]
-        if share:
-            examples = [e for index in share for e in stage.examples(items[index], item_rng(seed, epoch, index))]
+    for share in shares:
+        if len(share):
+            examples = [e for i in share for e in stage.examples(items[i], item_rng(seed, epoch, int(i)))]
         else:
-            first = stage.examples(items[int(chosen[0])], item_rng(seed, epoch, 0))[:1]
+            first = stage.examples(items[chosen[0]], item_rng(seed, epoch, 0))[:1]
             examples = [Example(e.input_ids, [-100] * len(e.labels)) for e in first]
-        batches.append(collate(examples, stage.vocabulary.pad, stage.packed))
+        batches.append(collate(examples, stage.vocabulary.pad, stage.packed, stage.multiple))
     return batches
 
 
 def validation_batches(stage, items, rank, world, batch_size, seed):
     """This process's share of the validation, the same at every call: batches in the items' order."""
     for chosen in epoch_steps(len(items), batch_size, seed, 0)[rank::world]:
-        yield step_batches(stage, items, chosen, 0, 1, batch_size, seed, 0)[0]
+        yield step_batches(stage, items, [chosen], chosen, seed, 0)[0]
+
+
+def item_lengths(stage, items, rank=0, world=1):
+    """Tokens of each item in a packed row, int32 [items]; 0 for those that other processes count."""
+    lengths = np.zeros(len(items), dtype=np.int32)
+    for index in range(rank, len(items), world):
+        examples = stage.examples(items[index], item_rng(0, 0, 0))
+        lengths[index] = packed_length(examples) if stage.packed else sum(len(e.input_ids) for e in examples)
+    return lengths
 
 
 def longest_example(stage, items, tries=256):

@@ -17,14 +17,17 @@ SHARD_BYTES = 1 << 30  # so that the first process need not hold all of a large 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def save_state(engine, folder, progress, rank):
-    """Save a DeepSpeed engine's trained weights and their moments, and ``progress`` (a dict). All processes call it."""
+def save_state(engine, folder, progress, writes):
+    """Save a DeepSpeed engine's trained weights and their moments, and ``progress`` (a dict).
+
+    All processes call it; those that write do so, one a folder.
+    """
     from safetensors import SafetensorError
 
     latest, name = Path(folder) / SAVED, f"step{progress['step']}"
     try:
-        _write_tensors(engine, latest.parent / name, rank)
-        if rank == 0:
+        _write_tensors(engine, latest.parent / name, writes)
+        if writes:
             write_json(latest.parent / name / PROGRESS, progress)
             write_atomically(latest, lambda temporary: temporary.write_text(name))
             for old in latest.parent.iterdir():
@@ -34,19 +37,19 @@ def save_state(engine, folder, progress, rank):
         raise UserError(f"{latest.parent / name}: cannot be written ({error}); the save before it is kept") from error
 
 
-def _write_tensors(engine, folder, rank):
-    """Each trained parameter in float32 and its moments, put together by all processes and written by the first."""
+def _write_tensors(engine, folder, writes):
+    """Each trained parameter in float32 and its moments, put together by all processes."""
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
     from safetensors.torch import save_file
 
-    if rank == 0:
+    if writes:
         shutil.rmtree(folder, ignore_errors=True)  # half a save of a killed run
         folder.mkdir(parents=True)
     trained, shard, size, shards = _trained(engine), {}, 0, 0
     for number, (key, parameter) in enumerate(trained.items(), start=1):
         tensors = {key: safe_get_full_fp32_param(parameter)}
         tensors |= {f"{key}/{moment}": safe_get_full_optimizer_state(parameter, moment) for moment in MOMENTS}
-        if rank:
+        if not writes:
             continue
         shard |= {part: tensor.cpu().contiguous() for part, tensor in tensors.items()}
         size += 12 * parameter.numel()
@@ -88,7 +91,8 @@ def _make_moments(engine, step):
     zero, adamw = engine.optimizer, engine.optimizer.optimizer
     for flat in (parameter for group in adamw.param_groups for parameter in group["params"]):
         moments = {moment: torch.zeros_like(flat) for moment in MOMENTS}
-        adamw.state[flat] = {"step": torch.tensor(float(step)), **moments}
+        # Where AdamW itself keeps it: fused, beside the weights.
+        adamw.state[flat] = {"step": torch.tensor(float(step), device=flat.device), **moments}
     zero._lazy_init_hp_params_optimizer_state()
 
 

@@ -32,6 +32,21 @@ prepare_environment() {
     export TOKENIZERS_PARALLELISM=false TRANSFORMERS_VERBOSITY=error PYTHONWARNINGS="${PYTHONWARNINGS:-ignore::FutureWarning}"
 }
 
+# The readers of clinical systems' files: some megabytes, once. Without them the other formats are read all the same.
+prepare_readers() {
+    "$PYTHON" -c 'import ecgdatakit, xmltodict, pydicom, pyedflib' 2>/dev/null && return
+    echo "installing the readers of clinical systems' files (once)" >&2
+    pip_install -r "$REPO/requirements-readers.txt" \
+        || echo "note: they could not be installed; DICOM, SCP-ECG, HL7, MUSE, Philips and EDF files need them" >&2
+}
+
+# What the page needs beside that.
+prepare_page() {
+    "$PYTHON" -c 'import gradio, mcp' 2>/dev/null && return
+    echo "installing Gradio, for the page (once)" >&2
+    pip_install -r "$REPO/requirements-page.txt" || { echo "error: pip could not install requirements-page.txt" >&2; return 2; }
+}
+
 # pip with the versions that are known to work together.
 pip_install() {
     "$PYTHON" -m pip install --quiet --disable-pip-version-check -c "$REPO/constraints.txt" "$@"
@@ -56,13 +71,24 @@ make_demo_data_if_asked() {
     esac
 }
 
+# Whether the words of a command line name an env file: what is neither KEY=VALUE nor an option (--slurm "OPTIONS").
+env_file_given() {
+    local word before=""
+    for word in "$@"; do
+        if [ "$before" != --slurm ]; then
+            case "$word" in --*) ;; *=*) [ ! -f "$word" ] || return 0 ;; *) return 0 ;; esac
+        fi
+        before="$word"
+    done
+    return 1
+}
+
 # run_stage SCRIPT STAGE DEFAULT_ENV [ENV FILE] [KEY=VALUE ...]
 # The stage takes this shell's place (exec), so that a scheduler's signal reaches it; it starts its processes itself.
 run_stage() {
-    local script="$REPO/$1" stage="$2" default="$3" word env_given=""
+    local script="$REPO/$1" stage="$2" default="$3"
     shift 3
-    for word in "$@"; do case "$word" in *=*) [ ! -f "$word" ] || env_given=1 ;; *) env_given=1 ;; esac; done
-    [ -n "$env_given" ] || set -- "$REPO/$default" "$@"
+    env_file_given "$@" || set -- "$REPO/$default" "$@"
     make_demo_data_if_asked "$@" || return $?
     exec "$PYTHON" "$script" "$stage" "$@"
 }

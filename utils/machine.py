@@ -3,6 +3,8 @@
 import datetime
 import os
 
+from utils.heartbeat import start_heartbeat
+from utils.nodes import HERE, check_machines, slots
 from utils.processes import free_port, visible_gpus
 from utils.tools import UserError
 
@@ -53,21 +55,41 @@ def count_cores():
     return os.cpu_count() or 1
 
 
-def processes_wanted(num_processes, device):
-    """Processes of the run: as torchrun or srun started them, or as asked, or one a GPU, or one."""
+def processes_wanted(num_processes, device, machines=HERE):
+    """Processes of the run, on all `Machines`: as a launcher started them, or as asked, or one a GPU, or one."""
     if "WORLD_SIZE" in os.environ:
         return int(os.environ["WORLD_SIZE"])
+    check_machines(machines)
+    if machines.hostfile:
+        return sum(map(len, slots(machines).values()))
     gpus = count_gpus() if device != "cpu" else 0
     if gpus and num_processes > max(gpus, len(visible_gpus() or ())):
         raise UserError(f"NUM_PROCESSES={num_processes}: {gpus} GPU(s) to be used here, one a process")
-    return num_processes or max(1, gpus)
+    return machines.nodes * (num_processes or max(1, gpus))
+
+
+def memory_of_a_process(device, processes):
+    """("cuda" or "cpu", bytes that a process may take there): a GPU's memory, or a share of what is free now."""
+    if device != "cpu" and count_gpus():
+        import torch
+
+        return "cuda", torch.cuda.get_device_properties(0).total_memory
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        with open("/proc/meminfo", encoding="ascii") as lines:  # what files only borrow is free too
+            known = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+        free = known.get("MemAvailable", free)
+    except (OSError, ValueError):  # not Linux
+        free = float("inf")
+    return "cpu", free / processes
 
 
 def set_threads(threads):
     """CPU threads of this process; 0 shares the cores among the processes of this machine. Returns the number."""
     import torch
 
-    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
+    names = "LOCAL_WORLD_SIZE", "LOCAL_SIZE", "WORLD_SIZE"  # torchrun's, DeepSpeed's
+    local_world = int(next((os.environ[name] for name in names if name in os.environ), 1))
     threads = threads or max(1, count_cores() // local_world)
     torch.set_num_threads(threads)
     return threads
@@ -103,8 +125,9 @@ def join_processes(device_type):
         alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1}
         os.environ.update({key: str(value) for key, value in alone.items()})
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
-    # One process encodes the ECGs while the others wait, which takes hours for a large data set.
+    # Machines with files of their own may encode for hours while others wait; a lost one is noticed by its heartbeat.
     dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=datetime.timedelta(hours=12))
+    start_heartbeat(dist.get_rank(), dist.get_world_size())
     return dist.get_rank(), dist.get_world_size()
 
 

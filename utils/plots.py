@@ -1,5 +1,6 @@
 """Plots: a 12-lead ECG on millimetre paper, and the loss curves of training runs."""
 
+import io
 import math
 from pathlib import Path
 
@@ -9,18 +10,22 @@ from utils.log import read_log
 from utils.tools import write_atomically
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-COLUMNS = (("I", "II", "III"), ("aVR", "aVL", "aVF"), ("V1", "V2", "V3"), ("V4", "V5", "V6"))
+LAYOUTS = {  # name -> how many leads stand in a column, and whether lead II runs below them all
+    "3x4": (3, True),
+    "6x2": (6, False),
+    "12x1": (12, False),
+}
 RHYTHM_LEAD = "II"
 PAPER_SPEED, GAIN = 25.0, 10.0  # mm/s and mm/mV: the standard settings, on which every reading by eye relies
-SECONDS, COLUMN_SECONDS = 10.0, 2.5
+SECONDS = 10.0
 LEFT, RIGHT, TOP, BOTTOM = 15.0, 10.0, 15.0, 10.0  # mm around the traces; the calibration pulses stand in the left one
 ROW_ABOVE, ROW_BELOW, ROW_MOST = 15.0, 8.0, 45.0  # mm a row reserves beside its baseline: at least, and at most
 NAME_ABOVE, NAME_WIDTH, NAME_HEIGHT = 10.0, 10.0, 4.5  # mm: a lead's name over the baseline, and the room it takes
 PAPER, FINE, COARSE, INK, OVERLAY = "#fffafa", "#f8d3d3", "#eda6a6", "#111111", "#0a58d6"
 
 
-def plot_ecg(path_png, signal_mV, sample_rate, reconstruction=None, title=""):
-    """Draw a 12-lead ECG on millimetre paper: 3 x 4 leads of 2.5 s each and lead II below, 25 mm/s and 10 mm/mV.
+def plot_ecg(path_png, signal_mV, sample_rate, reconstruction=None, title="", layout="3x4"):
+    """Draw a 12-lead ECG on millimetre paper, 25 mm/s and 10 mm/mV, as a PNG.
 
     The columns follow one another in time, as on a cardiograph. Every lead is shown about its own median (a
     cardiograph removes constant voltages); a reconstruction is shifted by the original's median, so that its
@@ -36,17 +41,30 @@ def plot_ecg(path_png, signal_mV, sample_rate, reconstruction=None, title=""):
     reconstruction : array [12, T], optional
         mV; drawn over the signal in another colour.
     title : str
+    layout : {"3x4", "6x2", "12x1"}
+        Four columns of 2.5 s each and lead II below, two columns of 5 s, or every lead over 10 s.
     """
-    traces = _traces(signal_mV, reconstruction)
-    baselines, height = _row_baselines(traces, sample_rate)
+    _save(_ecg_figure(signal_mV, sample_rate, reconstruction, title, layout), path_png)
+
+
+def ecg_svg(signal_mV, sample_rate, reconstruction=None, title="", layout="3x4"):
+    """What `plot_ecg` draws, as the text of an SVG picture: for pages, where it can be magnified."""
+    text = io.StringIO()
+    figure = _ecg_figure(signal_mV, sample_rate, reconstruction, title, layout)
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()
+
+
+def _ecg_figure(signal, sample_rate, reconstruction, title, layout):
+    traces, rows = _traces(signal, reconstruction), _layout_rows(layout)
+    baselines, height = _row_baselines(traces, sample_rate, rows)
     width = LEFT + SECONDS * PAPER_SPEED + RIGHT
     figure, axes = _paper(width, height)
-    for index, baseline in enumerate(baselines):
+    for row, baseline in zip(rows, baselines, strict=True):
         _calibration_pulse(axes, LEFT - 11, baseline)
-        row = [(RHYTHM_LEAD, 0.0, SECONDS)] if index == 3 else _row(index)
         for lead, start, end in row:
             _draw_lead(axes, [trace[LEADS.index(lead)] for trace in traces], lead, baseline, sample_rate, start, end)
-    axes.text(5, height - 7.5, title, fontsize=11, color=INK, va="center")
+    axes.text(5, height - 7.5, title, fontsize=11, color=INK, va="center", parse_math=False)
     settings = f"25 mm/s    10 mm/mV    {sample_rate:g} Hz"
     axes.text(5, 4.5, settings, fontsize=8, color=INK, va="center")
     if reconstruction is not None:
@@ -56,7 +74,7 @@ def plot_ecg(path_png, signal_mV, sample_rate, reconstruction=None, title=""):
         legend = axes.legend(named.values(), named.keys(), fontsize=9, facecolor=PAPER, framealpha=1, **place)
         for line in legend.get_lines():
             line.set_linewidth(1.8)
-    _save(figure, path_png)
+    return figure
 
 
 def _traces(signal, reconstruction):
@@ -68,17 +86,19 @@ def _traces(signal, reconstruction):
     return [(trace - np.array(medians)[:, None]) * GAIN for trace in traces]
 
 
-def _row(index):
-    """(lead, start, end) of the three upper rows, in seconds."""
-    return [(leads[index], n * COLUMN_SECONDS, (n + 1) * COLUMN_SECONDS) for n, leads in enumerate(COLUMNS)]
+def _layout_rows(layout):
+    """The rows from above, each as (lead, start, end) from left to right, in seconds."""
+    tall, rhythm = LAYOUTS[layout]
+    wide = SECONDS * tall / len(LEADS)
+    rows = [[(lead, n * wide, (n + 1) * wide) for n, lead in enumerate(LEADS[row::tall])] for row in range(tall)]
+    return [*rows, [(RHYTHM_LEAD, 0.0, SECONDS)]] if rhythm else rows
 
 
-def _row_baselines(traces, sample_rate):
-    """Heights in mm of the four baselines above the lower edge, and of the page, so that no row runs into another.
+def _row_baselines(traces, sample_rate, rows):
+    """Heights in mm of the rows' baselines above the lower edge, and of the page, so that no row runs into another.
 
     Baselines lie on the paper's thick lines, where an amplitude can be counted off.
     """
-    rows = [_row(index) for index in range(3)] + [[(RHYTHM_LEAD, 0.0, SECONDS)]]
     above, below = [], []
     for row in rows:
         shown = np.concatenate([_part(t[LEADS.index(lead)], sample_rate, a, b) for t in traces for lead, a, b in row])

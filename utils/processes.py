@@ -42,15 +42,21 @@ def remember_stop():
     return signals
 
 
+class Lost(UserError):
+    """Another process of this run cannot be reached any more."""
+
+
+CLOSED = "Connection closed by peer", "Connection reset by peer", "Broken pipe", "ncclRemoteError", "Timed out waiting"
+
+
 @contextmanager
 def lost_another():
     """A process that cannot reach another one any more ends with a line, not with the traceback of a collective."""
     try:
         yield
     except RuntimeError as error:
-        text = str(error)
-        if "Connection closed by peer" in text or "Connection reset by peer" in text or "ncclRemoteError" in text:
-            raise UserError("another process of this run has ended; the launcher says why") from error
+        if any(text in str(error) for text in CLOSED):
+            raise Lost("another process of this run has ended; its own lines, or the launcher's, say why") from error
         raise
 
 

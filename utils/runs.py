@@ -13,9 +13,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from utils.heartbeat import end_heartbeat
+from utils.nodes import Machines, launch
 from utils.processes import lost_another, one_voice, run_processes, stop_at_once
 from utils.setting_values import value_parts
-from utils.settings import unused_keys
+from utils.settings import env_path, given_keys, pick, split_arguments, unused_keys
+from utils.slurm import sbatch_script, submit_script, take_slurm_words, tasks_of
 from utils.tools import UserError, read_json, sha256_json, write_json
 
 FINISHED, STARTED, LOCK = "finished.json", "started.json", "lock"
@@ -66,28 +69,47 @@ def is_finished(folder, fingerprint):
     return path.is_file() and read_json(path).get("fingerprint") == fingerprint
 
 
-def plan_or_run(stage, arguments, make_plan, run, state):
+def plan_or_run(stage, arguments, make_plan, run, state, program=None):
     """What a stage's command does: check everything, then run it here, or start the processes that do.
 
     Parameters
     ----------
     arguments : list of str
-        ``[--plan] [ENV FILE] [KEY=VALUE ...]``; with ``--plan`` only print how many processes would start, or
-        ``finished``.
+        ``[--plan] [--slurm OPTIONS [--submit]] [ENV FILE] [KEY=VALUE ...]``; with ``--plan`` only print how many
+        processes would start, or ``finished``; with ``--slurm`` print (or submit) an sbatch script.
     make_plan : callable
         From the other arguments to a plan with ``settings``, ``folder``, ``identity`` and ``processes``.
     run : callable
         Runs a plan; called once a process.
     state : str
         Name, below the plan's folder, of what a run goes on from.
+    program : list of str, optional
+        What is started as several processes: by default this script with ``stage``.
     """
     first = os.environ.get("RANK", "0") == "0"
     stop_at_once("what was written is kept; the same command with RESUME=true goes on from it" if first else "")
-    with nullcontext() if first else one_voice(), lost_another():
-        _plan_or_run(stage, arguments, make_plan, run, state, first)
+    with nullcontext() if first else one_voice():
+        resources, submit, arguments = take_slurm_words(arguments)
+        program = program or [os.path.abspath(sys.argv[0]), stage]
+        if resources is None:
+            _plan_or_run(stage, arguments, make_plan, run, state, first, program)
+        else:
+            _plan_for_slurm(stage, arguments, make_plan, state, program, resources, submit)
 
 
-def _plan_or_run(stage, arguments, make_plan, run, state, first):
+def _plan_for_slurm(stage, arguments, make_plan, state, program, resources, submit):
+    nodes, tasks = tasks_of(resources)
+    os.environ["WORLD_SIZE"] = str(nodes * tasks)  # what decides the items a step
+    if "RESUME" not in given_keys(arguments):
+        arguments = [*arguments, "RESUME=auto"]  # SLURM may start the job again by itself
+    plan = make_plan(arguments)
+    check_start(plan.folder, plan.identity, plan.settings.resume, state)
+    files, pairs = split_arguments(arguments)
+    script = sbatch_script(stage, resources, [*program, *map(os.path.abspath, map(env_path, files)), *pairs])
+    submit_script(script) if submit else print(script, end="")
+
+
+def _plan_or_run(stage, arguments, make_plan, run, state, first, program):
     settings_arguments = [word for word in arguments if word != "--plan"]
     started = "RANK" in os.environ  # as one of several processes
     plan = make_plan(settings_arguments)
@@ -101,16 +123,33 @@ def _plan_or_run(stage, arguments, make_plan, run, state, first):
     if not finished:
         check_start(plan.folder, plan.identity, resume, state)
     if "--plan" in arguments:
+        for line in getattr(plan, "lines", ()):
+            print(line, file=sys.stderr)
         print("finished" if finished else plan.processes)
     elif finished:
         return
     elif started or plan.processes == 1:
         with run_lock(plan.folder) if first else nullcontext():
-            run(plan)
+            _run_here(run, plan)
     else:
         with run_lock(plan.folder):
             pass  # refused now rather than by the first process
-        sys.exit(run_processes(plan.processes, [sys.executable, sys.argv[0], stage, *arguments]))
+        machines = pick(plan.settings, Machines)
+        if machines.starter:
+            launch(machines, plan.processes // machines.nodes, plan.settings.device, [*program, *arguments])
+        sys.exit(run_processes(plan.processes, [sys.executable, *program, *arguments]))
+
+
+def _run_here(run, plan):
+    """Run the plan as one of the run's processes; what ends another one is said where this one notices it."""
+    try:
+        with lost_another():
+            run(plan)
+    except BaseException as error:
+        if text := end_heartbeat(error):
+            raise UserError(text) from error
+        raise
+    end_heartbeat()
 
 
 @contextmanager

@@ -19,7 +19,8 @@ ALL, LLM, TRAIN, TUNE = "tpfe", "pfe", "tpf", "pf"  # which stages read a settin
 # What a run that goes on may be given anew (`Settings.parts`)
 LENGTH = {"max_steps", "train_epochs"}  # stage 1's EPOCHS decide: its learning rate falls until their end
 OTHER = {"resume", "save_steps", "verbose_steps", "eval_steps", "val_items", "threads", "workers", "device", "stage"}
-OTHER |= {"llm", "num_processes", "override"}
+OTHER |= {"llm", "override", "num_processes", "launcher", "hostfile", "include", "nodes", "node_rank", "rendezvous"}
+OTHER |= {"gradient_checkpointing", "compile"}
 
 
 def _setting(default, stages, help, choices=None, low=None, high=None, path=False, must_exist=False, of=int):
@@ -86,6 +87,10 @@ class Settings:
     max_steps: int = _setting(0, TUNE, "stop after so many steps; 0 is no limit", low=0)
     batch_size: int = _setting(4, LLM, "items (stage 2: ECGs) a step, an accumulation and a process", low=1)
     accumulation: int = _setting(1, TUNE, "batches whose gradients are added up for one step", low=1)
+    tokens_per_step: int = _setting(0, TUNE, "tokens a step of all processes, padding left out and shared ECGs counted once: packed over as many items as they hold, in place of BATCH_SIZE; 0 counts items", low=0)
+    gradient_checkpointing: bool = _setting(False, TUNE, "keep only each layer's input for the backward pass and compute the rest again: less memory, a third more time")
+    compile: bool = _setting(False, TUNE, "compile the LLM layer by layer (torch.compile): minutes at the start, faster steps")
+    load_in_4bit: bool = _setting(False, TUNE, "keep the LLM's frozen weights in 4 bits (NF4; needs bitsandbytes, TUNING=lora)")
     learning_rate: float = _setting(1e-4, TUNE, "peak learning rate", low=0)
     schedule: str = _setting("constant", TUNE, "learning rate after the warm-up", choices=("constant", "cosine"))
     warmup_steps: int = _setting(0, TUNE, "steps over which the learning rate rises", low=0)
@@ -100,12 +105,19 @@ class Settings:
     # evaluation
     controls: tuple = _setting((), "e", "also score with another patient's ECG and with a flat one: shuffled,blank", choices=("shuffled", "blank"))
     answers: str = _setting("generate", "e", "answer with what the LLM writes, or with the likeliest of a question's candidates (QA only)", choices=("generate", "likelihood"))
+    engine: str = _setting("own", "e", "what writes the answers: our own loop, or vLLM where it is installed (otherwise ours, and the exam says so)", choices=("own", "vllm"))
     max_new_tokens: int = _setting(0, "e", "longest generation; 0 is the published 170 (QA) or 200 (report)", low=0)
     test_items: int = _setting(0, "e", "score a seeded sample of so many items; 0 is all", low=0)
     # machine
     results: str = _setting("results", LLM, "where runs leave their results", path=True)
     codes_root: str = _setting("results/codes", LLM, "where encoded ECGs are kept", path=True)
-    num_processes: int = _setting(0, LLM, "processes; 0 is one a GPU, one without a GPU", low=0)
+    num_processes: int = _setting(0, ALL, "processes, a machine; 0 is one a GPU, one without a GPU", low=0)
+    launcher: str = _setting("", ALL, "what starts the processes of several machines; empty is what HOSTFILE or NODES need (docs/clusters.md)", choices=("", "deepspeed", "torchrun"))
+    hostfile: str = _setting("", ALL, "the machines and how many GPUs each has, as DeepSpeed reads it: lines `name slots=4`; only the machine that starts the others reads it", path=True)
+    include: str = _setting("", ALL, "of the hostfile, the machines and GPUs to use, as DeepSpeed's --include: `a:0,1@b:2,3`")
+    nodes: int = _setting(1, ALL, "machines (torchrun); the same command starts on each", low=1)
+    node_rank: int = _setting(-1, ALL, "number of this machine, from 0, where the same command starts on each; -1 lets DeepSpeed start the others over ssh, torchrun number them", low=-1)
+    rendezvous: str = _setting("", ALL, "host:port where the machines meet; with a hostfile by default its first machine's port 29500")
     threads: int = _setting(0, ALL, "CPU threads a process; 0 shares the cores among the processes", low=0)
     device: str = _setting("auto", ALL, "where to compute", choices=("auto", "cpu", "cuda"))
 
@@ -184,18 +196,18 @@ def unused_keys(stage, argv):
 
 def split_arguments(argv):
     """The env files and the KEY=VALUE words of a command line; a word with "=" that is a file is an env file."""
-    files = [word for word in argv if "=" not in word or os.path.isfile(_env_path(word))]
+    files = [word for word in argv if "=" not in word or os.path.isfile(env_path(word))]
     return files, [word for word in argv if word not in files]
 
 
-def _env_path(path):
+def env_path(path):
     """Where an env file lies: env/demo/pretrain.env is found from any folder."""
     return REPOSITORY / path if not os.path.exists(path) and os.path.exists(REPOSITORY / path) else path
 
 
 def _env_settings(path):
     """Key -> text of an env file, without the variables that only its other lines refer to."""
-    values, used = read_env_file(_env_path(path))
+    values, used = read_env_file(env_path(path))
     return {key: text for key, text in values.items() if key in FIELDS or key not in used}
 
 

@@ -2,6 +2,6 @@
 
 from data_provider.prepare.build import prepare_mimic, prepare_ptbxl
 from data_provider.prepare.download import SOURCES, download
-from data_provider.prepare.folder import prepare_folder
+from data_provider.prepare.folder import ecg_files, prepare_folder
 
-__all__ = ["SOURCES", "download", "prepare_folder", "prepare_mimic", "prepare_ptbxl"]
+__all__ = ["SOURCES", "download", "ecg_files", "prepare_folder", "prepare_mimic", "prepare_ptbxl"]

@@ -94,7 +94,7 @@ def read_folder(root, table=None, limit=None, seed=0):
     root, index, columns, seen = Path(root), DatasetIndex(), set(), set()
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
-    rows = read_table(table, ("file",)) if table else ({"file": path} for path in _files_below(root))
+    rows = read_table(table, ("file",)) if table else ({"file": path} for path in ecg_files(root))
     for number, row in enumerate(rows, 1):
         columns |= set(row)
         index.rows += 1
@@ -121,8 +121,8 @@ def read_folder(root, table=None, limit=None, seed=0):
     return index, columns & {"patient_id", "report", "background", "split"}
 
 
-def _files_below(root):
-    """Paths of all that may be an ECG, sorted; what lies beside a WFDB header of the same name belongs to it."""
+def ecg_files(root):
+    """Sorted paths of all that may be an ECG; what lies beside a WFDB header of its name is part of it."""
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         headers = {name[:-4] for name in names if name.endswith(".hea")}

@@ -1,5 +1,6 @@
 """Reading: any ECG file -> `Record` (mV) -> x (standardised [12, 5000])."""
 
+from data_provider.read.counts import load_counts, signal_of_counts
 from data_provider.read.leads import LEADS, choose_leads, complete_leads, standard_name
 from data_provider.read.records import (
     IMPLAUSIBLE_MV,
@@ -35,10 +36,12 @@ __all__ = [
     "fit_signal",
     "fit_windows",
     "implausible_amplitude",
+    "load_counts",
     "load_signal",
     "read_millivolts",
     "read_record",
     "record_file",
+    "signal_of_counts",
     "silent_runs",
     "standard_name",
     "standardise",

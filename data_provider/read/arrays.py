@@ -4,6 +4,7 @@ import numpy as np
 
 from data_provider.read.leads import LEADS, standard_name
 from data_provider.read.table import Table
+from data_provider.read.wfdb_header import MAX_VALUES
 
 ARRAYS = {".npy", ".npz", ".mat"}
 RATE_NAMES = {"fs", "sfreq", "freq", "frequency", "rate", "samplerate", "samplingrate", "samplingfrequency"}
@@ -40,6 +41,9 @@ def _load_numpy(path):
     loaded = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
     if isinstance(loaded, np.ndarray):
         return _fields({"": loaded})
+    unpacked = sum(part.file_size for part in loaded.zip.infolist())  # before anything is: a few MB may hold gigabytes
+    if unpacked > 8 * MAX_VALUES:
+        raise ValueError(f"unpacks to {unpacked} bytes, more than the {8 * MAX_VALUES} that are read")
     with loaded as file:
         return _fields({key: file[key] for key in file.files})
 

@@ -1,4 +1,4 @@
-"""ECG files of clinical systems, through the libraries that know them (requirements-optional.txt).
+"""ECG files of clinical systems, through the libraries that know them (requirements-readers.txt).
 
 DICOM, SCP-ECG, HL7 aECG, GE MUSE, Philips XML, ISHNE and others go through ecgdatakit, EDF and BDF through `edf`;
 GE CardioSoft's XML is read here.

@@ -31,7 +31,7 @@ def with_library(name, read, path):
     try:
         library = importlib.import_module(name)
     except ImportError:
-        raise ValueError(f"{name} is needed to read it: pip install -r requirements-optional.txt") from None
+        raise ValueError(f"{name} is needed to read it: pip install -r requirements-readers.txt") from None
     with _one_at_a_time, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:

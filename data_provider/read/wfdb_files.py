@@ -55,14 +55,14 @@ def read_wfdb(path, buffers=None):
         What is wrong, in words that follow the file's name and a colon.
     """
     header = check_wfdb(path)
-    if not _is_plain(header):
+    if not is_plain(header):
         *found, notes = _read_any(header)
         return *found, header["notes"] + notes
     signal = _read_plain(header, buffers or BufferPool())
     return header["names"], header["units"], signal, header["sample_rate"], header["notes"]
 
 
-def _is_plain(header):
+def is_plain(header):
     """Whether all signals lie sample by sample in one file of 16-bit integers, as in PTB-XL and MIMIC-IV-ECG."""
     first = header["signals"][0]
     return all(
@@ -72,17 +72,7 @@ def _is_plain(header):
 
 def _read_plain(header, buffers):
     """The numbers that `_read_any` gives for a plain file, to the last bit and several times as fast."""
-    signals = header["signals"]
-    digital = buffers.array((header["samples"] or header["present"], len(signals)), "<i2")
-    if not digital.size:
-        raise ValueError("holds no samples")
-    try:
-        with open(header["path"].parent / signals[0]["file"], "rb", buffering=0) as file:
-            file.seek(signals[0]["offset"])
-            if file.readinto(digital) != digital.nbytes:
-                raise ValueError(f"{signals[0]['file']} changed while it was read")
-    except OSError as error:
-        raise ValueError(f"cannot be read ({error.strerror})") from error
+    signals, digital = header["signals"], read_digital(header, buffers)
     columns = buffers.array(digital.shape[::-1], "<f8")
     columns[...] = digital.T
     missing = columns == MISSING_16 if digital.min() == MISSING_16 else None
@@ -93,6 +83,22 @@ def _read_plain(header, buffers):
     if missing is not None:
         columns[missing] = np.nan
     return columns
+
+
+def read_digital(header, buffers=None):
+    """The counts of a plain file as they lie there: int16 array [T, signals]."""
+    signals, buffers = header["signals"], buffers or BufferPool()
+    digital = buffers.array((header["samples"] or header["present"], len(signals)), "<i2")
+    if not digital.size:
+        raise ValueError("holds no samples")
+    try:
+        with open(header["path"].parent / signals[0]["file"], "rb", buffering=0) as file:
+            file.seek(signals[0]["offset"])
+            if file.readinto(digital) != digital.nbytes:
+                raise ValueError(f"{signals[0]['file']} changed while it was read")
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror})") from error
+    return digital
 
 
 def _read_any(header):

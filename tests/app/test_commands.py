@@ -44,7 +44,9 @@ def test_every_package_is_named_so_that_an_install_has_it():
 
 def test_every_requirement_is_pinned_as_the_lock_says():
     def pins(path):
-        return {line.strip() for line in Path(REPOSITORY / path).read_text().splitlines() if line[:1] not in ("#", "")}
+        return {
+            line.strip() for line in Path(REPOSITORY / path).read_text().splitlines() if line[:1] not in ("#", "-", "")
+        }
 
-    wanted = set().union(*(pins(f"requirements{part}.txt") for part in ("", "-dev", "-optional")))
+    wanted = set().union(*(pins(f"requirements{part}.txt") for part in ("", "-dev", "-readers", "-optional")))
     assert wanted and wanted <= pins("constraints.txt"), "python -m utils.lock makes it"

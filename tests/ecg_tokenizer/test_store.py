@@ -1,16 +1,19 @@
 """Codes once: found again, never another tokenizer's, and a killed run costs only what it had not yet written."""
 
 import os
+import random
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_provider.read.signal import SignalPolicy, load_signal
-from ecg_tokenizer.encode import encode_records, main
+from ecg_tokenizer.encode import encode_records, main, missing_records
 from ecg_tokenizer.familiarity import ecg_loss, write_familiar_level
-from ecg_tokenizer.store import CodeStore, store_folder
+from ecg_tokenizer.store import CodeStore, StoreWriter, new_part, store_folder
 from tests.tokenizer_maker import WITH_AMPLITUDE, beats, small_tokenizer
 from tests.wfdb_maker import write_record
 from utils.tools import REPOSITORY, UserError
@@ -112,6 +115,72 @@ def test_an_interrupted_run_goes_on(tokenizer, root, tmp_path, monkeypatch):
     assert watched.encoded == 2
     whole = encode_records(tokenizer, root, paths, tmp_path / "whole", POLICY)
     assert all(np.array_equal(store[path], whole[path]) for path in paths)
+
+
+KILLED = """
+import os, sys, random, threading, time
+from ecg_tokenizer import encode
+encode.SAVE_SECONDS = 0
+threading.Timer(float(sys.argv.pop(1)), lambda: os.kill(os.getpid(), 9)).start()
+batches = encode.encode_batches
+def slowly(*arguments, **options):
+    for batch in batches(*arguments, **options):
+        time.sleep(0.05)
+        yield batch
+encode.encode_batches = slowly
+encode.main(sys.argv[1:])
+"""
+
+
+def test_shards_killed_at_random_and_run_on_another_number_leave_every_record_once(tokenizer, root, tmp_path):
+    """Lost otherwise: hours of a job array, or records that are there twice or not at all."""
+    for number in range(6, 40):
+        for suffix in (".hea", ".dat"):
+            data = (root / f"r{number % 6}{suffix}").read_bytes()
+            (root / f"r{number}{suffix}").write_bytes(data.replace(b"r%d" % (number % 6), b"r%d" % number))
+    (root / "r7.dat").write_bytes(b"short")
+    paths = [f"r{n}" for n in range(40)]
+    tokenizer.save(tmp_path / "tokenizer")
+    codes_root = tmp_path / "codes"
+    words = ["--checkpoint", str(tmp_path / "tokenizer"), "--root", str(root), "--codes-root", str(codes_root)]
+    words += ["--batch", "1", "--workers", "0", *paths]
+    command = [sys.executable, "-c", KILLED]
+    folder = store_folder(codes_root, tokenizer.fingerprint, POLICY, root)
+    drawn = random.Random(4)
+    for count in (2, 4):  # each some seconds of start, then 50 ms a record
+        jobs = [[*command, str(drawn.uniform(1.5, 4)), f"--shard={n}/{count}", *words] for n in range(count)]
+        jobs = [subprocess.Popen(job, cwd=REPOSITORY, stdout=subprocess.DEVNULL) for job in jobs]
+        assert {job.wait() for job in jobs} <= {0, -9}
+        if (folder / "meta.json").is_file():
+            CodeStore.open(folder, tokenizer.fingerprint, POLICY)
+    for number in range(3):
+        main([*words, "--shard", f"{number}/3"])
+    store = CodeStore.open(folder, tokenizer.fingerprint, POLICY)
+    assert not list((folder / "parts").iterdir()) and set(store.bad) == {"r7"} and len(store) == 39
+    assert sorted(store.rows.values()) == list(range(39)), "every record once"
+    whole = encode_records(tokenizer, root, paths, tmp_path / "whole", POLICY)
+    assert all(np.array_equal(store[path], whole[path]) for path in paths if path != "r7")
+
+
+def test_a_part_that_is_written_is_left_alone_and_a_merge_cut_off_is_done_again(tokenizer, root, tmp_path, monkeypatch):
+    """Lost otherwise: the codes of a job that still runs, or rows twice after a kill at the wrong moment."""
+    folder, made_with = tmp_path / "store", (tokenizer.fingerprint, POLICY)
+    encode_records(tokenizer, root, ["r0"], folder, POLICY)
+    store = CodeStore.open(folder, *made_with)
+    with new_part(folder) as part:
+        writer = StoreWriter(part, *made_with, tokenizer.row_length)
+        writer.append(["r1"], store["r0"][None], missing_records(store, root, ["r1"]), {})
+        assert "r1" not in CodeStore.open(folder, *made_with) and part.is_dir()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", interrupt)
+        patch.setattr(Path, "unlink", interrupt)
+        CodeStore.open(folder, *made_with)
+    store = CodeStore.open(folder, *made_with)
+    assert sorted(store.rows.values()) == [0, 1] and not part.exists()
+
+
+def interrupt(*arguments, **options):
+    raise KeyboardInterrupt
 
 
 def test_a_damaged_store_says_so(tokenizer, root, tmp_path):

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from model.answering import generate
-from model.architecture import exact_layouts, lora_coverage
+from model.architecture import lora_coverage
 from model.checkpoints import build_model, load_model, save_checkpoint
 from model.heartllm import loss_sum
+from model.layouts import exact_layouts
 from model.packing import Example, collate
 from model.tiny_llm import _tokenizer
 from utils.tools import UserError
@@ -165,7 +166,7 @@ def try_architecture(name, folder):
     torch.manual_seed(1)
     model, tokenizer, vocabulary = build_model(llm, 16, "lora", rank=2)
     layers, frozen = lora_coverage(model)
-    exact = exact_layouts(model, loss_sum, vocabulary, longest=40)
+    exact, _ = exact_layouts(model, loss_sum, vocabulary, longest=40)
     model.eval()
     for layout in ("rows", *exact):
         assert worst_difference(model, vocabulary, layout) < 1e-4, f"{layout} was said to be exact"

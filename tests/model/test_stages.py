@@ -105,7 +105,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(world, pretrained):
     assert losses(folder) == losses(pretrained), "bit for bit"
     assert losses(folder, "val_loss") == losses(pretrained, "val_loss")
     again = run("run_main.py", "pretrain", "--plan", *words, "RESUME=true")
-    assert again.stdout.strip() == "finished"
+    assert again.stdout.strip() == "finished" and "memory a process (computed" in again.stderr
     other = run("run_main.py", "pretrain", *words, "RESUME=true", "LEARNING_RATE=1", check=False)
     assert other.returncode == 2 and "other settings" in other.stderr
 
@@ -294,3 +294,17 @@ def test_the_authors_checkpoints_run_from_settings_to_scores(world, tmp_path):
     ]  # fmt: skip
     run("run_eval.py", "eval", *words)
     assert json.loads((tmp_path / "qa_demo_test/metrics.json").read_text())["count"] == 4
+
+
+def test_steps_of_tokens_go_on_and_are_the_same_for_two_processes(world):
+    """Lost otherwise: a run by TOKENS_PER_STEP that takes other items after a stop, or on another cluster."""
+    common = {"MAX_STEPS": 8, "SHARE_ECG": "true", "PROMPTS": "ecg_first", "TOKENS_PER_STEP": 3000, "SAVE_STEPS": 5}
+    run("run_main.py", "finetune", *settings(world, world / "tokens", **common | {"MAX_STEPS": 5}))
+    done = run("run_main.py", "finetune", *settings(world, world / "tokens", **common, RESUME="true"))
+    assert "going on from step 5" in done.stdout and "attention: sdpa" in done.stdout
+    two = settings(world, world / "tokens2", **common | {"NUM_PROCESSES": 2, "GRADIENT_CHECKPOINTING": "true"})
+    torchrun("run_main.py", "finetune", *two)
+    one, both = (losses(world / folder / "qa_demo_finetune") for folder in ("tokens", "tokens2"))
+    assert len(one) == 8 and one == pytest.approx(both, abs=1e-4)
+    line = json.loads((world / "tokens/qa_demo_finetune/log.jsonl").read_text().splitlines()[0])
+    assert line["tokens_per_s"] > 0 and 0 < line["peak_share"] < 1

@@ -74,6 +74,25 @@ def test_any_length_gaps_and_flat_leads_are_drawn(tmp_path, seconds):
     assert (tmp_path / "ecg.png").read_bytes().startswith(PNG)
 
 
+@pytest.mark.parametrize(("layout", "rows", "seconds"), [("3x4", 4, 2.5), ("6x2", 6, 5), ("12x1", 12, 10)])
+def test_a_layout_shows_every_lead_where_it_belongs(monkeypatch, layout, rows, seconds):
+    ecg = np.arange(12)[:, None] / 50 + np.arange(5000) / 5000  # a lead is told by its height, a time by its slope
+    axes = drawn_lines(monkeypatch, ecg - np.median(ecg, axis=1)[:, None], 500, layout=layout)
+    recorded = [line.get_xydata() for line in axes.lines if line.get_label() == "recorded"]
+    names = [text.get_text() for text in axes.texts if text.get_text() in plots.LEADS]
+    assert sorted(names[:12], key=plots.LEADS.index) == list(plots.LEADS) and len(names) == 12 + (layout == "3x4")
+    assert sum(len(line.get_xydata()) == 6 for line in axes.lines) == rows  # a calibration pulse each
+    for name, line in zip(names[:12], recorded, strict=False):
+        column = plots.LEADS.index(name) * 10 // (12 * seconds) if layout != "12x1" else 0
+        assert line[0, 0] == pytest.approx(plots.LEFT + column * seconds * PAPER_SPEED), name
+        assert np.ptp(line[:, 0]) == pytest.approx(seconds * PAPER_SPEED, abs=0.1)
+
+
+def test_an_svg_shows_a_title_as_it_is():
+    svg = plots.ecg_svg(some_ecg(rate=100), 100, title="$a_{ <script>--><b>")
+    assert "<script" not in svg and "<b>" not in svg and svg.rstrip().endswith("</svg>")
+
+
 def test_a_wrong_shape_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"\[12, T\]"):
         plot_ecg(tmp_path / "ecg.png", np.zeros((5000, 12)), 500)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.scores.caption_scores import coco_items, nltk_pair, rouge_pair, scores_of_pairs
+from utils.scores.caption_scores import nltk_pair, rouge_pair, scores_of_pairs
+from utils.scores.coco_scores import coco_items
 from utils.scores.figures import LABELS, NLTK, ROUGE, attach_intervals, shares, text_figures
 from utils.scores.intervals import RESAMPLES, SEED, nested, patients
 from utils.scores.labels import label_counts, score_labels

@@ -2,7 +2,7 @@
 
 Two reports that share few words can say the same, and one word can turn a report round; so beside the n-gram scores
 stands how well the findings of a text agree with those of the reference, and with the data set's own statements. The
-rules are validated on PTB-XL's reports against its SCP codes (``benchmarks/labeler.py``); findings that don't reach a
+rules are validated on PTB-XL's reports against its SCP codes (``docs/findings.md``); findings that don't reach a
 precision and a recall of 0.8 there are told from the text, but not scored.
 """
 

@@ -28,6 +28,12 @@ TEXT_FIGURES = (
     ("findings, macro F1", ("labels", "macro_f1"), 1),
     ("findings against SCP codes, micro F1", ("labels_scp", "micro_f1"), 1),
 )
+PAIRED = (
+    ("exact match", ("exact_match", "overall"), 1),
+    ("BLEU-4 (nltk)", ("nltk", "bleu4"), 1),
+    ("CIDEr (coco)", ("coco", "cider"), 10),
+    ("findings, micro F1", ("labels", "micro_f1"), 1),
+)
 NAMES = {"floor": "constant answer", "shuffled": "another patient's ECG", "blank": "a flat ECG"}
 
 
@@ -55,6 +61,7 @@ def write_page(path, rows, metrics, picture=None, title="Exam"):
         resampling=metrics["resampling"],
         sections=_qa_sections(metrics) if is_qa else _report_sections(metrics),
         confusion=_confusion(rows) if is_qa else None,
+        differences=_differences(metrics),
         likelihood=metrics.get("likelihood"),
         items=_items(rows, is_qa, picture),
         provenance=json.dumps(metrics.get("provenance", {}), indent=2, ensure_ascii=False),
@@ -125,6 +132,19 @@ def _report_sections(metrics):
     return sections
 
 
+def _differences(metrics):
+    """The model minus each other system, item by item: list of dict with where it stands in metrics.json."""
+    rows = []
+    for name, families in metrics.get("paired", {}).items():
+        for label, path, largest in PAIRED:
+            pair = _at(families, path) or {}
+            if pair.get("difference") is not None:
+                row = {"name": NAMES.get(name, name), "label": label, "value": pair["difference"], "largest": largest}
+                where = "/".join(("paired", name, *path, "difference"))
+                rows.append(row | {"path": where, "interval": pair["interval"]})
+    return rows
+
+
 def _confusion(rows):
     """The most frequent answers against what was answered: names and a table of counts."""
     pairs = Counter((" + ".join(sorted(row["reference"])), " + ".join(sorted(row["prediction"]))) for row in rows)
@@ -140,13 +160,23 @@ def _confusion(rows):
 def _items(rows, is_qa, picture):
     """Best, worst and drawn items, each with its ECG: list of (title, list of dict)."""
     good = np.array([_goodness(row, is_qa) for row in rows])
-    order = np.argsort(-good, kind="stable")
+    best, worst = (_one_of_each_question(rows, np.argsort(sign * good, kind="stable")) for sign in (-1, 1))
     drawn = sorted(random.Random(SEED).sample(range(len(rows)), min(DRAWN, len(rows))))
     drawings = {}
     found = []
-    for title, places in (("Best", order[:BEST]), ("Worst", order[::-1][:BEST]), ("Drawn at random", drawn)):
+    for title, places in (("Best", best), ("Worst", worst), ("Drawn at random", drawn)):
         found.append((title, [_item(rows[place], is_qa, picture, drawings) for place in places]))
     return found
+
+
+def _one_of_each_question(rows, order):
+    """The first ``BEST`` places of an order whose questions differ: a page of one question tells little."""
+    found = {}
+    for place in order:
+        found.setdefault(rows[place].get("question") or int(place), place)
+        if len(found) == BEST:
+            break
+    return list(found.values())
 
 
 def _goodness(row, is_qa):

@@ -163,6 +163,14 @@ def test_tables_that_are_none(tmp_path):
         assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
+def test_what_a_file_unpacks_to_is_known_before_it_is_unpacked(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "ecg.npz", ecg=np.zeros((12, 5000)))
+    monkeypatch.setattr("data_provider.read.arrays.MAX_VALUES", 50_000)
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda *_: pytest.fail("unpacked"))
+    with pytest.raises(RecordError, match="unpacks to 480128 bytes, more than the 400000 that are read"):
+        read_record(tmp_path / "ecg.npz", sample_rate=500, units="mV")
+
+
 def test_edf(tmp_path):
     pyedflib = pytest.importorskip("pyedflib", reason="needs requirements-optional.txt")
     path = tmp_path / "t.edf"
@@ -179,7 +187,7 @@ def test_edf(tmp_path):
 def test_a_missing_library_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ecgdatakit", None)
     (tmp_path / "x.scp").write_bytes(b"abc")
-    with pytest.raises(ValueError, match=r"ecgdatakit is needed .* requirements-optional.txt"):
+    with pytest.raises(ValueError, match=r"ecgdatakit is needed .* requirements-readers.txt"):
         read_other(tmp_path / "x.scp")
 
 

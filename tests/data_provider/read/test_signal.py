@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from data_provider.count_store import store_signals
 from data_provider.data_loader import bad_records_text, load_signals
 from data_provider.read.records import Record, RecordError
 from data_provider.read.signal import SignalPolicy, fit_signal, load_signal, standardise
@@ -105,13 +106,15 @@ def test_bad_records_are_left_out_and_listed(tmp_path, workers):
     assert bad_records_text(bad).splitlines()[:2] == ["2 records left out:", "  b: b.dat is empty"]
 
 
-def test_the_cache_is_found_again_and_follows_changed_files(tmp_path):
-    root, cache = tmp_path / "root", tmp_path / "cache"
-    write_record(root / "a", ecg(seed=1))
-    first, good, _ = load_signals(root, ["a", "x"], POLICY, cache_folder=cache)
-    again, _, bad = load_signals(root, ["a", "x"], POLICY, cache_folder=cache)
-    np.testing.assert_array_equal(first, again)
-    assert good == ["a"] and list(bad) == ["x"] and len(list(cache.glob("*.npy"))) == 1
-    write_record(root / "a", ecg(6000, seed=2))
-    changed, _, _ = load_signals(root, ["a", "x"], POLICY, cache_folder=cache)
-    assert not np.array_equal(first, changed)
+def test_signals_are_kept_as_counts_to_the_last_bit_and_leave_no_file(tmp_path):
+    """Lost otherwise: other signals in a large training than in a small one, or 100 GB on a disk after a killed run."""
+    for name, samples, gain in (("a", 5000, "1000.0(0)/mV"), ("c", 6000, "1000.0(0)/mV"), ("d", 5000, "200.0(13)/mV")):
+        write_record(tmp_path / name, ecg(samples, seed=ord(name)), gains=gain)
+    (tmp_path / "b.hea").write_text((tmp_path / "a.hea").read_text().replace("a.dat", "b.dat"))
+    paths = ["a", "b", "c", "d"]
+    signals, good, bad = store_signals(tmp_path, paths, POLICY, tmp_path / "run")
+    expected, same, _ = load_signals(tmp_path, paths, POLICY)
+    assert good == same == ["a", "c", "d"] and list(bad) == ["b"] and not list((tmp_path / "run").iterdir())
+    assert signals[np.array([2, 0, 1])].tobytes() == expected[[2, 0, 1]].tobytes()
+    assert signals[1:].tobytes() == expected[1:].tobytes()
+    assert np.isnan(signals.scales[:, 0, 0]).tolist() == [False, True, False], "the long one is read from its file"

@@ -9,15 +9,16 @@ import pytest
 
 from tests.shared import SHARED, needs_shared
 from utils.evaluation import main
-from utils.scores import caption_scores
-from utils.scores.caption_scores import coco_scores, nltk_pair, nltk_scores, ptb_words, rouge_pair, rouge_scores
+from utils.scores import caption_scores, coco_scores
+from utils.scores.caption_scores import nltk_pair, nltk_scores, rouge_pair, rouge_scores
+from utils.scores.coco_scores import coco_items, ptb_words
 from utils.scores.evaluation import score_file, score_qa
 from utils.scores.floors import attach_floor, qa_floor, report_floor
 from utils.scores.predictions import control_path, read_predictions, split_answer, write_predictions
 from utils.tools import REPOSITORY, UserError, write_json
 
 METRICS = SHARED / "reference" / "metrics"
-has_java = pytest.mark.skipif(caption_scores.shutil.which("java") is None, reason="needs Java")
+has_java = pytest.mark.skipif(coco_scores.shutil.which("java") is None, reason="needs Java")
 
 
 def lines_of(path):
@@ -42,7 +43,7 @@ def fake_java(monkeypatch, tmp_path, script):
     path = tmp_path / "java"
     path.write_text("#!/bin/sh\n" + script)
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(caption_scores, "_java", lambda: str(path))
+    monkeypatch.setattr(coco_scores, "_java", lambda: str(path))
 
 
 # agreement with the published system
@@ -169,7 +170,8 @@ def test_coco_scores_agree_with_pycocoevalcap():
     ]
     for tokenised, texts in zip(both, (references, predictions), strict=True):
         assert [tokenised[i] for i in range(len(texts))] == [[words[text]] for text in texts]
-    ours = coco_scores({"one": (predictions, references), "same": (references, references)})
+    found = coco_items({"one": (predictions, references), "same": (references, references)})
+    ours = {name: scores for name, (scores, _) in found.items()}
     assert ours["one"]["meteor"] == pytest.approx(Meteor().compute_score(*both)[0], abs=1e-9)
     assert ours["same"]["meteor"] == pytest.approx(1.0) and ours["same"]["bleu4"] > 0.99
     assert set(ours["one"]) == {"bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider"}
@@ -190,15 +192,15 @@ def test_without_java_the_rest_is_scored(monkeypatch, tmp_path):
 
 def test_a_java_that_fails_gives_its_reason(monkeypatch, tmp_path):
     fake_java(monkeypatch, tmp_path, "echo no heap left >&2; exit 1\n")
-    assert "no heap left" in coco_scores({"x": (["a"], ["a"])})["x"]["skipped"]
-    with pytest.raises(caption_scores.JavaError, match="no heap left"):
-        caption_scores.java_meteor({"x": (["a"], ["a"])})
+    assert "no heap left" in coco_items({"x": (["a"], ["a"])})["x"][0]["skipped"]
+    with pytest.raises(coco_scores.JavaError, match="no heap left"):
+        coco_scores.java_meteor({"x": (["a"], ["a"])})
 
 
 def test_a_meteor_that_hangs_is_ended(monkeypatch, tmp_path):
     fake_java(monkeypatch, tmp_path, "exec sleep 60\n")
-    with pytest.raises(caption_scores.JavaError, match="no answer within"):
-        caption_scores.java_meteor({"x": (["a"], ["a"])}, timeout=0.5)
+    with pytest.raises(coco_scores.JavaError, match="no answer within"):
+        coco_scores.java_meteor({"x": (["a"], ["a"])}, timeout=0.5)
 
 
 def test_missing_wordnet_is_named(monkeypatch, tmp_path):

@@ -54,7 +54,7 @@ def test_all_right_is_not_certain():
 
 
 def test_the_figures_of_one_draw_of_everybody_are_those_of_the_metrics():
-    from utils.scores.caption_scores import _coco_without_java
+    from utils.scores.coco_scores import _coco_without_java
 
     references = ["sinus rhythm normal ecg", "atrial fibrillation", "left axis deviation", "pacemaker ecg"]
     predictions = ["sinus rhythm ecg", "atrial fibrillation", "right axis", "sinus rhythm"]

@@ -1,0 +1,139 @@
+"""How batches may be laid out for an LLM, so that the losses are those of separate sequences: found by trying."""
+
+import random
+from dataclasses import dataclass
+
+import torch
+
+from model.attention import BLOCK, use_flex
+from model.packing import Example, collate
+
+FAULTS = (TypeError, ValueError, RuntimeError, AttributeError, KeyError)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What an LLM computes exactly: several sequences a row, several with one beginning; and if by flex attention."""
+
+    packed: bool
+    shared: bool
+    flex: bool = False
+
+    @property
+    def multiple(self):
+        """As `model.packing.collate` takes it."""
+        return BLOCK if self.flex else 0
+
+
+def pick_layout(model, loss_of, vocabulary, longest, device_type):
+    """The fastest layout that is exact: on a GPU flex attention where the LLM has it, else a dense mask.
+
+    Returns
+    -------
+    Layout
+        The model is set to its attention.
+    lines : list of str
+        What to say of the choice.
+    """
+    llm = model.get_base_model() if hasattr(model, "get_base_model") else model
+    kind, before = llm.config.model_type, llm.config._attn_implementation
+    lines = []
+    if device_type == "cuda":
+        exact, faults = exact_layouts(model, loss_of, vocabulary, longest, flex=True)
+        if exact == {"packed", "shared"}:
+            return Layout(True, True, True), ["attention: flex, with a block mask over packed rows"]
+        llm.set_attn_implementation(before)
+        lines.append(f"no flex attention for this LLM ({kind}): {'; '.join(faults.values())}")
+    exact, faults = exact_layouts(model, loss_of, vocabulary, longest)
+    layout = Layout("packed" in exact, "shared" in exact)
+    lines.append(f"attention: {before}" + (", with a dense mask over packed rows" if layout.packed else ""))
+    if not layout.packed:
+        lines.append(f"one sequence a row: this LLM ({kind}) computes several in a row otherwise than single ones")
+    return layout, lines
+
+
+def exact_layouts(model, loss_of, vocabulary, longest, flex=False, seed=0):
+    """Which layouts of a batch give this LLM the losses of separate sequences: tried on random text.
+
+    Learned positions that count from the row's start, recurrent layers and the like show themselves. Where layers see a
+    window only, the trial is longer than it, unless all of the run's sequences are shorter.
+
+    Parameters
+    ----------
+    loss_of : callable
+        (model, batch) -> sum of the losses: `model.heartllm.loss_sum`.
+    longest : int
+        Tokens of the run's longest sequence.
+    flex : bool
+        Set the model to flex attention (`model.attention`) for what is packed; compared with it as it was.
+
+    Returns
+    -------
+    exact : set
+        Of "packed" (several sequences a row) and "shared" (several with one beginning).
+    faults : dict
+        Layout -> why it is not exact.
+    """
+    training = model.training
+    model.eval()
+    trials, alone = _trials(model.config, vocabulary, longest, random.Random(seed)), {}
+    for name, examples in trials.items():
+        alone[name] = [_mean_loss(model, loss_of, collate([e], vocabulary.pad, False)) for e, _ in _each(examples)]
+    if flex and not use_flex(model.get_base_model() if hasattr(model, "get_base_model") else model):
+        faults = dict.fromkeys(trials, "transformers has none for it")
+    else:
+        multiple = BLOCK if flex else 0
+        faults = {
+            name: _fault(model, loss_of, examples, alone[name], vocabulary.pad, multiple)
+            for name, examples in trials.items()
+        }
+    model.train(training)
+    faults = {name: fault for name, fault in faults.items() if fault}
+    return trials.keys() - faults.keys(), faults
+
+
+def _trials(config, vocabulary, longest, rng):
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size", "window_size")]
+    windows = [window for window in windows if isinstance(window, int) and window < longest]
+    length = min(longest, max(windows, default=0) + 32)
+
+    def text(count):
+        return [rng.randrange(vocabulary.text_size) for _ in range(count)]
+
+    beginning = text(length - 8)
+    return {
+        "packed": [Example(ids, ids) for ids in (text(length), text(length // 2), text(length // 2 - 1))],
+        "shared": [Example(ids, ids, len(beginning)) for ids in (beginning + text(n) for n in (8, 5, 7))],
+    }
+
+
+def _each(examples):
+    """Each example as the only one that is supervised, and the others."""
+    for chosen in examples:
+        first = chosen.shared + 1  # in a row, what stands before it may be another sequence's
+        one = Example(chosen.input_ids, [-100] * first + chosen.labels[first:], chosen.shared)
+        yield one, [Example(e.input_ids, [-100] * len(e.labels), e.shared) for e in examples if e is not chosen]
+
+
+@torch.no_grad()
+def _mean_loss(model, loss_of, batch):
+    parameter = next(model.parameters())
+    device, half = parameter.device, parameter.dtype == torch.bfloat16
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+        loss = loss_of(model, {name: tensor.to(device) for name, tensor in batch.items()})
+    return loss.item() / int((batch["labels"] != -100).sum())
+
+
+def _fault(model, loss_of, examples, alone, pad, multiple):
+    """Why the examples together have other losses than alone; "" where they have the same."""
+    for (one, rest), expected in zip(_each(examples), alone, strict=True):
+        try:
+            together = _mean_loss(model, loss_of, collate([*rest, one], pad, multiple=multiple))
+        except torch.OutOfMemoryError:
+            raise  # says nothing of the layout
+        except FAULTS as error:
+            return f"it takes no positions, or no mask for them ({type(error).__name__}: {str(error)[:150]})"
+        # In float32 what different kernels make of rounding; in bf16 more, and what a neighbour leaks is more still.
+        if not abs(together - expected) <= (1e-4 if next(model.parameters()).dtype == torch.float32 else 2e-2):
+            return f"losses differ by {abs(together - expected):.2g} nats a token"
+    return ""
