@@ -31,6 +31,11 @@ class Desk:
         """Questions to choose from."""
         return list(self.reader.standard_questions)[:KNOWN_SHOWN]
 
+    @property
+    def reports(self):
+        """Whether the reader, or the one beside it, has learned to write reports."""
+        return "report" in (self.reader.tasks + (self.reader.report.tasks if self.reader.report else ()))
+
     def read(self, files, how=None) -> Ecg:
         """The ECG in uploaded files: name -> bytes; parameters and errors as of `app.uploads.read_bounded`."""
         how = {"lead_order": self.reader.policy.lead_order} | (how or {})

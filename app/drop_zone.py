@@ -17,7 +17,7 @@ STYLE = """
   background: var(--background-fill-secondary); color: var(--body-text-color)}
 .drop:hover, .drop:focus-within {border-color: var(--color-accent)}
 .drop:focus-within {outline: 3px solid var(--color-accent); outline-offset: 2px}
-.drop small {display: block; margin-top: 4px; color: var(--body-text-color-subdued)}
+.drop small {display: block; margin-top: 4px}
 .drop input {position: absolute; inset: 0; width: 100%; height: 100%; opacity: 0; cursor: pointer}
 .said {margin: 4px 2px 0; min-height: 1.3em; color: var(--body-text-color); overflow-wrap: anywhere}
 """

@@ -23,7 +23,7 @@ from model.candidates import candidate_rule
 from utils.tools import UserError, entry_point, read_json, write_json
 
 FILE = "questions.json"
-ALIKE = 0.8  # chosen on tests/app/questions_dev.json; figures on unseen ones are in docs/asking.md
+ALIKE = 0.8  # tried on tests/app/questions_dev.json; what it does on other questions is in docs/asking.md
 FIELDS = ("question", "question_type", "attribute_type", "template_id", "attribute")
 # Words that any question about an ECG may have: they don't say what it is about.
 FRAME = frozenset(

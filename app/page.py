@@ -105,7 +105,7 @@ def layout(gr, desk, waiting):
                 standard = gr.Dropdown(desk.questions, label="Questions that the reader knows", value=None)
                 with gr.Row():
                     ask = gr.Button("Ask", variant="primary", min_width=100)
-                    report = gr.Button("Report", min_width=100)
+                    report = gr.Button("Report", min_width=100, visible=desk.reports)
                 answers = gr.HTML(elem_id="answers")
             with gr.Column(scale=5, min_width=300):
                 with gr.Row():

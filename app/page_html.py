@@ -23,6 +23,7 @@ section.facts li, .answers li {overflow-wrap: anywhere; color: var(--body-text-c
 section.facts ul, .answers ul {padding-left: 1.2em; list-style: disc}
 table.facts {width: 100%; border: 0 !important; border-collapse: collapse; margin-top: 10px;
   font-variant-numeric: tabular-nums}
+table.facts tr, table.facts thead, table.facts tbody {border: 0 !important}
 table.facts caption {text-align: left; font-weight: 600; padding: 4px 0}
 table.facts th, table.facts td {text-align: left; padding: 4px 12px 4px 0 !important; overflow-wrap: anywhere;
   border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important}
@@ -30,7 +31,7 @@ table.facts th {font-weight: 500}
 table.facts th[scope=row] {overflow-wrap: normal !important; word-break: normal !important}
 .answers dd {margin: 0 0 8px; overflow-wrap: anywhere}
 .answers dd b {font-size: 1.1em}
-.answers ul {color: var(--body-text-color-subdued); font-size: .92em}
+.answers ul {font-size: .92em}
 @media (max-width: 640px) {.paper img {min-width: 680px} .paper {max-height: 60vh}}
 """
 
