@@ -21,7 +21,10 @@ from utils.settings import FIELDS
 from utils.tools import REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
-OTHERS = [REPOSITORY / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "ecg_tokenizer/pretrained/README.md")]
+OTHERS = [
+    REPOSITORY / name
+    for name in ("CONTRIBUTING.md", "CHANGELOG.md", "ecg_tokenizer/pretrained/README.md", "model/pretrained/README.md")
+]
 BLOCK = re.compile(r"<!-- run( slow)?(?:: ([^>]*?))? -->\n```(bash|python)\n(.*?)```", re.S)
 MADE_BY_RUNS = "ecg_tokenizer/result_tokenzier"
 TABLE = """file,patient_id,report,split

@@ -22,8 +22,10 @@ OTHER = {  # what files that hold no docstring are for
     "ecg_tokenizer/config.env": "stage 1's settings on PTB-XL",
     "ecg_tokenizer/pretrained": "a trained tokenizer, with its model card",
     "ecg_tokenizer/run_tokenizer.sh": "stage 1's launcher",
-    "env": "one file a run; env/demo/ for the simulated data",
+    "env": "one file a run; env/demo/ for the simulated data, env/reader/ for the reader in model/pretrained",
     "eval.sh": "the exam",
+    "model/EXPERIMENTS.md": "what was tried for the small reader, the failures too",
+    "model/pretrained": "a trained small LLM that answers and reports, with its model card",
     "finetune.sh": "stage 3",
     "pretrain.sh": "stage 2",
     "pyproject.toml": "settings of ruff and pytest",
@@ -41,7 +43,7 @@ OTHER = {  # what files that hold no docstring are for
     "tests": "in the same folders as what they test",
     "utils/launch.sh": "what the launchers share",
 }
-FOLDED = ("tests/", "env/", "benchmarks/", "docs/", "ecg_tokenizer/pretrained/")
+FOLDED = ("tests/", "env/", "benchmarks/", "docs/", "ecg_tokenizer/pretrained/", "model/pretrained/")
 NOT_LISTED = "README.md CHANGELOG.md CONTRIBUTING.md CITATION.cff LICENSE PROJECT_TREE.txt .gitignore".split()
 TREE, SETTINGS = REPOSITORY / "PROJECT_TREE.txt", REPOSITORY / "docs/settings.md"
 
