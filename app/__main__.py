@@ -46,8 +46,6 @@ def build_parser():
 def main(argv):
     """Ask, and print what was said."""
     if "--page" in argv:
-        from app.page import open_page
-
         return open_page([word for word in argv if word != "--page"])
     options = build_parser().parse_intermixed_args(argv)
     files, questions, pairs = split_words(options.words)
@@ -68,6 +66,19 @@ def main(argv):
         from app.tell import tell
 
         print(tell(told))
+
+
+def open_page(argv):
+    """The command: ``[--host ADDRESS] [--port N] [KEY=VALUE ...]``."""
+    from app.page import serve
+
+    parser = argparse.ArgumentParser(prog="bash ask.sh --page", description="Ask about ECGs on a page in the browser.")
+    parser.epilog = f"For research. Not a medical device. Settings, as KEY=VALUE: {', '.join(SETTINGS)}."
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: only this machine's)")
+    parser.add_argument("--port", type=int, default=7860, help="(default: 7860)")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
+    options = parser.parse_args(argv)
+    serve(open_reader(options.settings)[0], options.host, options.port)
 
 
 def split_words(words):

@@ -1,6 +1,5 @@
 """The page: drop an ECG, see it on paper, ask about it. ``bash ask.sh --page``."""
 
-import argparse
 import functools
 import os
 import signal
@@ -24,19 +23,6 @@ UNSAID_HINT = f"; on this page: under “{UNSAID}”, then choose the file again
 ABOUT = ("the ECG", "the second ECG", "both")
 EXAMPLE = "Does this ECG show atrial fibrillation?"
 ZOOM = "(percent) => document.querySelectorAll('.paper img').forEach(image => image.style.width = percent + '%')"
-
-
-def open_page(argv):
-    """The command: ``[--host ADDRESS] [--port N] [KEY=VALUE ...]``."""
-    from app.__main__ import SETTINGS, open_reader
-
-    parser = argparse.ArgumentParser(prog="bash ask.sh --page", description="Ask about ECGs on a page in the browser.")
-    parser.epilog = f"For research. Not a medical device. Settings, as KEY=VALUE: {', '.join(SETTINGS)}."
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: only this machine's)")
-    parser.add_argument("--port", type=int, default=7860, help="(default: 7860)")
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
-    options = parser.parse_args(argv)
-    serve(open_reader(options.settings)[0], options.host, options.port)
 
 
 def serve(reader, host="127.0.0.1", port=7860, limits=None):

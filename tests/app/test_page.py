@@ -234,13 +234,13 @@ def test_every_control_has_a_name_and_a_phone_scrolls_one_way_only(visit, ecgs):
 
 def test_an_agent_lists_the_tools_and_asks(server, ecgs):
     mcp = pytest.importorskip("mcp")
-    from mcp.client.streamable_http import streamablehttp_client
+    from mcp.client.streamable_http import streamable_http_client
 
     files = {file.name: base64.b64encode(file.read_bytes()).decode() for file in ecgs[0]}
 
     async def talk():
         address = server[0] + "gradio_api/mcp/"
-        async with streamablehttp_client(address) as (read, write, _), mcp.ClientSession(read, write) as session:
+        async with streamable_http_client(address) as (read, write, _), mcp.ClientSession(read, write) as session:
             await session.initialize()
             tools = {tool.name: tool for tool in (await session.list_tools()).tools}
             assert set(tools) == {"read_ecg", "ask_ecg", "report_ecg", "compare_ecgs"}
