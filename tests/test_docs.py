@@ -26,7 +26,7 @@ OTHERS = [
     for name in ("CONTRIBUTING.md", "CHANGELOG.md", "ecg_tokenizer/pretrained/README.md", "model/pretrained/README.md")
 ]
 BLOCK = re.compile(r"<!-- run( slow)?(?:: ([^>]*?))? -->\n```(bash|python)\n(.*?)```", re.S)
-MADE_BY_RUNS = "ecg_tokenizer/result_tokenzier"
+MADE_BY_RUNS = ("ecg_tokenizer/result_tokenzier", "benchmarks/results/")
 TABLE = """file,patient_id,report,split
 one,1,sinus rhythm.,train
 two,2,sinus rhythm.,train
