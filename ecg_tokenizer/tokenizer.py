@@ -124,7 +124,8 @@ def run_plan(plan):
     import numpy as np
     import torch
 
-    from ecg_tokenizer.training import Run, TrainingOptions, figures_text, train
+    from ecg_tokenizer.training import Run, TrainingOptions, train
+    from ecg_tokenizer.validation import figures_text
     from utils.log import RunLog
     from utils.machine import pick_device, pick_dtype, set_threads, start_process
 
