@@ -87,6 +87,8 @@ def split_words(words):
     rest = [word for word in words if word not in pairs]
     if not rest:
         raise UserError('which file? bash ask.sh FILE ["question" ...]')
+    if " " in rest[0] and not looks_like_file(rest[0]):
+        raise UserError(f'{rest[0]}: no such file; it is named before the questions: bash ask.sh FILE ["question" ...]')
     files = rest[:1] + [word for word in rest[1:2] if looks_like_file(word)]
     unused = sorted(given_keys(pairs) - set(SETTINGS))
     if unused:
@@ -169,11 +171,12 @@ def ask_folder(reader, files, questions, reading, asking, options):
 
     if len(files) > 1:
         raise UserError("a folder's files are asked about one by one; name two files to compare them")
-    names = ecg_files(files[0])
+    if options.json or options.plot:
+        raise UserError("--json and --plot are for files; a folder's answers are a table (--csv F.csv)")
+    names = list(ecg_files(files[0]))
     if not names:
         raise UserError(f"{files[0]}: holds no files")
     questions, rows = questions or reader.standard_questions, []
-    options.plot = None
     for name in names:
         row = {"file": name}
         try:
@@ -191,6 +194,8 @@ def ask_folder(reader, files, questions, reading, asking, options):
         rows.append(row)
         print(f"{name}: {row.get('error', 'read')}", file=sys.stderr, flush=True)
     write_table(rows, options.csv)
+    if all("error" in row for row in rows):
+        raise UserError(f"{files[0]}: none of its {len(rows)} files could be read")
 
 
 def remark(said):

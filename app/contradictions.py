@@ -14,6 +14,13 @@ FITS = {
     "long QT": ("qtc_ms", 420, None, MS),
     "complete bundle branch block": ("qrs_ms", 100, None, MS),
 }
+# What is measured in a normal ECG: wider than the textbook's limits, likewise
+NORMAL = {
+    "heart_rate": (50, 105, BPM),
+    "pr_ms": (None, 240, MS),
+    "qrs_ms": (None, 130, MS),
+    "qtc_ms": (None, 500, MS),
+}
 # Finding -> what is measured where it can hardly be absent
 PRESENT = {
     "sinus bradycardia": ("heart_rate", None, 50, BPM),
@@ -66,6 +73,10 @@ def against_claim(text, measured):
         value = getattr(measured, key)
         if name in said and value is not None and not _within(value, low, high):
             lines.append(f"{name}, measured {NAMES[key]} {value:.0f}{unit}")
+    for key, (low, high, unit) in NORMAL.items() if "normal ECG" in said else ():
+        value = getattr(measured, key)
+        if value is not None and not _within(value, low, high):
+            lines.append(f"normal ECG, measured {NAMES[key]} {value:.0f}{unit}")
     if IRREGULAR_RHYTHM in said and measured.rhythm == "regular" and "flutter" not in text.lower():
         lines.append("atrial fibrillation, measured RR intervals are regular")
     return lines

@@ -49,7 +49,12 @@ def serve(reader, host="127.0.0.1", port=7860, limits=None):
         page = layout(gr, Desk(reader, limits, folder), waiting)
         page.queue(default_concurrency_limit=4, max_size=64)
         print(f"page      http://{host}:{port}/ (Ctrl+C ends it)", flush=True)
-        page.launch(server_name=host, server_port=port, **_launch_options(gr, waiting, host))
+        try:
+            page.launch(server_name=host, server_port=port, **_launch_options(gr, waiting, host))
+        except OSError as error:
+            if "empty port" not in str(error):
+                raise
+            raise UserError(f"port {port} of {host} is taken; --port names another") from error
 
 
 def _launch_options(gr, waiting, host):

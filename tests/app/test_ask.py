@@ -28,6 +28,7 @@ def world(tmp_path_factory):
     write_record(ecgs / "slow", beats(rate_bpm=40, seed=0))
     write_record(ecgs / "long", beats(samples=15000, rate_bpm=75, seed=3))
     (ecgs / "broken.csv").write_text("no ECG\n")
+    (folder / "empty").mkdir()
     return folder, words, llm
 
 
@@ -100,6 +101,9 @@ def test_a_folder_is_a_table_and_a_broken_file_a_row_of_it(world, capsys, tmp_pa
         (["one", "BATCH=3"], "BATCH is no setting of this command"),
         (["one", "LEAD_ORDER=wrong"], "LEAD_ORDER"),
         (["one", "--csv", "x.csv"], "--csv is for a folder"),
+        (["Is there afib in it?"], "it is named before the questions"),
+        ([".", "--plot", "x.png"], "--json and --plot are for files"),
+        (["../empty"], "holds no files"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_exit_code_2(world, capsys, words, says):

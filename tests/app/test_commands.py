@@ -50,3 +50,11 @@ def test_every_requirement_is_pinned_as_the_lock_says():
 
     wanted = set().union(*(pins(f"requirements{part}.txt") for part in ("", "-dev", "-readers", "-optional")))
     assert wanted and wanted <= pins("constraints.txt"), "python -m utils.lock makes it"
+
+
+def test_an_install_follows_every_line_of_its_requirements():
+    """setuptools refuses files that include others (-r): ``pip install -e .`` would end in a traceback."""
+    said = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["dynamic"]
+    files = [name for part in (said["dependencies"], *said["optional-dependencies"].values()) for name in part["file"]]
+    lines = [line for name in files for line in (REPOSITORY / name).read_text().splitlines()]
+    assert "requirements.txt" in files and not [line for line in lines if line.startswith("-")]

@@ -103,6 +103,8 @@ def test_the_command_keeps_the_threshold_of_an_exam(tmp_path, capsys):
         ("first degree av block", ["yes"], "PR interval 150 ms"),
         ("long qt-interval", ["yes"], "QTc 400 ms"),
         ("left axis deviation", ["yes"], ""),
+        ("normal ecg", ["yes"], "heart rate 110"),
+        ("normal ecg", ["no"], ""),
     ],
 )
 def test_an_answer_is_held_against_the_measurement(name, answer, says):

@@ -156,7 +156,7 @@ def test_a_save_that_takes_40_seconds_is_waited_for(kill_one, tmp_path):
 
 
 SEEN = """
-import os
+import os, types
 if "RANK" in os.environ:
     names = "RANK", "LOCAL_RANK", "WORLD_SIZE", "CUDA_VISIBLE_DEVICES"
     line = " ".join(["seen", *(os.environ[name] for name in names)])
@@ -165,6 +165,7 @@ if "RANK" in os.environ:
 import torch  # the process that starts them: as on a machine whose GPUs PyTorch sees
 torch.cuda.is_available = lambda: True
 torch.cuda.device_count = lambda: len(os.environ["CUDA_VISIBLE_DEVICES"].split(","))
+torch.cuda.get_device_properties = lambda index: types.SimpleNamespace(total_memory=2**36)
 """
 
 
