@@ -266,7 +266,7 @@ def test_the_stages_read_the_amplitudes(world, pretrained):
     """What stage 2 encoded and learned has them: 12 codes before the 313, 64 tokens behind the published ones."""
     import numpy as np
 
-    (codes,) = (np.load(path) for path in (world / "codes").glob("*/codes.npy"))
+    codes = np.concatenate([np.load(path) for path in (world / "codes").glob("*/codes.npy")])
     assert codes.shape[1] == 12 + 313 and codes[:, 12:].max() < 1296
     assert 1296 <= codes[:, :12].min() < codes[:, :12].max() < 1296 + 64
     card = json.loads((pretrained / "checkpoint/checkpoint_epoch0/heartllm.json").read_text())
