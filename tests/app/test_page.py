@@ -5,6 +5,7 @@ import base64
 import json
 import re
 import shutil
+import time
 import urllib.error
 import urllib.request
 import zipfile

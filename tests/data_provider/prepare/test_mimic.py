@@ -185,7 +185,8 @@ def test_800_000_rows_in_little_memory(tmp_path):
     waves = {study: ecg(seed=study) for _, study, _ in studies[::20_000]}
     root = write_mimic(tmp_path / "root", studies, waves)
     command = [sys.executable, "-m", "data_provider.prepare", "mimic-iv-ecg", "--root", root, "--out", tmp_path / "out"]
-    done = subprocess.run([sys.executable, "-c", PEAK, *command], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", PEAK, *command]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     megabytes = int(done.stderr.split()[-1]) / 1024
     assert "800,000 rows: 40 with a record" in done.stdout
     assert megabytes < 2000
