@@ -108,9 +108,12 @@ def written_fields(folder):
         assert list(runs.glob(pattern)), pattern
         for path in runs.glob(pattern):
             yield path, json.loads(path.read_text()).keys()
-    (store,) = {path.parent for path in runs.glob("codes/ptbxl_*/codes.npy")}
-    yield store / "meta.json", json.loads((store / "meta.json").read_text()).keys()
-    lines = [store / "index.jsonl", *runs.glob("*/log.jsonl"), *runs.glob("*/predictions.jsonl")]
+    stores = [path.parent for path in runs.glob("codes/ptbxl_*/codes.npy")]
+    assert stores
+    for store in stores:
+        yield store / "meta.json", json.loads((store / "meta.json").read_text()).keys()
+    lines = [store / "index.jsonl" for store in stores]
+    lines += [*runs.glob("*/log.jsonl"), *runs.glob("*/predictions.jsonl")]
     for path in [*lines, folder / "ecg_tokenizer/result_tokenzier/log.jsonl"]:
         yield path, {key for line in path.read_text().splitlines() for key in json.loads(line)}
     for path in (folder / "dataset").glob("*/ptbxl/dataset_card.json"):

@@ -22,7 +22,7 @@ set -euo pipefail
 cd {folder}
 export PYTHONPATH={repository} TOKENIZERS_PARALLELISM=false TRANSFORMERS_VERBOSITY=error GOMP_SPINCOUNT=1000
 # The processes meet on the job's first node.
-MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
+MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)"
 MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 export MASTER_ADDR MASTER_PORT
 
