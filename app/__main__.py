@@ -206,6 +206,7 @@ def remark(said):
 def write_table(rows, path):
     """Write the rows as CSV, to a file or to standard output."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
+    rows = [{key: round(v, 3) if isinstance(v, float) else v for key, v in row.items()} for row in rows]
 
     def write(file):
         writer = csv.DictWriter(file, columns)
