@@ -154,14 +154,23 @@ def train(stage, options, data, items, model, process, save_adapter):
         meter.leave_out(time.monotonic() - paused)
     bar.close()
     adapter = adapter_folder(process.folder, schedule.epoch(last_step - 1))
-    if ended_before:  # gone on from a save of the last step, behind which what the stage leaves may be missing
+    _end(engine, stage, adapter, progress, process, save_adapter if ended_before else None)
+
+
+def _end(engine, stage, adapter, progress, process, save_adapter):
+    """Mark the run as finished.
+
+    ``save_adapter``: given where the run went on from a save of its last step, behind which what the stage leaves may
+    be missing.
+    """
+    if save_adapter:
         masters = float32_masters(engine, process.writes)
         if process.writes and not (adapter / CARD).is_file():
             save_adapter(adapter, masters=masters)
     if process.writes:
         summary = {"steps": progress.step, "seconds": round(progress.seconds, 1)}
         finish_run(process.folder, process.identity.fingerprint, **summary)
-    if first:
+    if process.rank == 0:
         print(f"{stage}: {progress.step} steps in {progress.seconds:.0f} s -> {adapter}")
 
 

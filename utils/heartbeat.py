@@ -57,8 +57,8 @@ class Heartbeat:
                 if now != self.seen[other][0]:
                     self.seen[other] = now, time.monotonic()
             self.reached = time.monotonic()
-        except RuntimeError:  # the store is gone, and with it the first process; `silent_for` says so when it is time
-            pass
+        except RuntimeError:
+            return  # the store is gone, and with it the first process: `silent_for` sees that `reached` stays behind
 
     def silent_for(self, seconds):
         """The ranks that have not counted for so long, nor said how they ended."""
