@@ -20,7 +20,6 @@ FONTS = ("system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-ser
 SESSION_S = 3600  # an ECG whose page is left alone for so long is forgotten
 UNSAID = "What the file does not say"
 UNSAID_HINT = f"; on this page: under “{UNSAID}”, then choose the file again"
-ARRANGEMENTS = [("3 x 4 and lead II", "3x4"), ("6 x 2", "6x2"), ("12 x 1", "12x1")]
 ABOUT = ("the ECG", "the second ECG", "both")
 EXAMPLE = "Does this ECG show atrial fibrillation?"
 ZOOM = "(percent) => document.querySelectorAll('.paper img').forEach(image => image.style.width = percent + '%')"
@@ -101,7 +100,8 @@ def layout(gr, desk, waiting):
                 answers = gr.HTML(elem_id="answers")
             with gr.Column(scale=5, min_width=300):
                 with gr.Row():
-                    arrangement = gr.Radio(ARRANGEMENTS, value="3x4", label="Leads")
+                    names = [("3 x 4 and lead II", "3x4"), ("6 x 2", "6x2"), ("12 x 1", "12x1")]
+                    arrangement = gr.Radio(names, value="3x4", label="Leads")
                     zoom = gr.Slider(100, 400, value=100, step=25, label="Zoom (%)", buttons=[])
                     window = gr.Slider(1, 2, value=1, step=1, label="Ten seconds, number", visible=False, buttons=[])
                 codes = gr.Checkbox(label="Draw what its codes keep of it on top")
@@ -124,13 +124,17 @@ def layout(gr, desk, waiting):
                 asks = any(option in str(error) for option in ("--sample-rate", "--units", "--leads"))
                 raise UserError(f"{error}{UNSAID_HINT if asks else ''}") from error
 
+        def controls(*ecgs):
+            most = max((len(ecg.windows) for ecg in ecgs if ecg), default=1)
+            return gr.Slider(1, max(2, most), visible=most > 1), gr.Radio(visible=all(ecgs))
+
         for drop, state in ((drop_first, first), (drop_second, second)):
             # Any number may begin at a time: `read_bounded` says how many are read.
             done = on(drop.upload, read, [rate, units, leads], [state], concurrency_limit=None)
             then(done, lambda: (None, ""), [], [said, answers])
             drawn = then(done, partial(draw, desk), [*ecgs, arrangement, codes], [paper])
             then(drawn, partial(tell, desk), ecgs, [facts])
-            then(done, partial(choices, gr), ecgs, [window, about])
+            then(done, controls, ecgs, [window, about])
         for control in (arrangement, codes):
             on(control.change, partial(draw, desk), [*ecgs, arrangement, codes], [paper])
         moved = on(window.release, partial(move, desk), [*ecgs, window], [*ecgs, said, answers])
@@ -145,12 +149,6 @@ def layout(gr, desk, waiting):
         for tool in agent_tools(gr, desk):
             gr.api(tool, api_name=tool.__name__)
     return page
-
-
-def choices(gr, *ecgs):
-    """Which ten seconds, and which ECG: asked only where there are several."""
-    most = max((len(ecg.windows) for ecg in ecgs if ecg), default=1)
-    return gr.Slider(1, max(2, most), visible=most > 1), gr.Radio(visible=all(ecgs))
 
 
 def guarded(gr, function, outputs, otherwise=""):

@@ -20,7 +20,10 @@ def agent_tools(gr, desk):
     desk : app.desk.Desk
     """
 
-    read = functools.partial(read_files, desk)
+    def read(files, sample_rate, units, leads):
+        names = [name.strip() for name in leads.split(",") if name.strip()]
+        how = {"sample_rate": sample_rate or None, "units": units or None, "leads": names or None}
+        return desk.read(decoded(files), how)
 
     def answers(ecgs, questions):
         return [dataclasses.asdict(one) for one in desk.ask(ecgs, questions)] if questions else []
@@ -78,27 +81,17 @@ def agent_tools(gr, desk):
         facts = dict(zip(("first", "second"), map(desk.facts, ecgs), strict=True))
         return json.dumps({**facts, "answers": answers(ecgs, questions), "notice": DISCLAIMER})
 
-    return [offered(gr, function) for function in (read_ecg, ask_ecg, report_ecg, compare_ecgs)]
+    def offered(function):
+        @functools.wraps(function)
+        def called(*values, **named):
+            try:
+                return function(*values, **named)
+            except UserError as error:
+                raise gr.Error(str(error), print_exception=False) from error
 
+        return called
 
-def read_files(desk, files, sample_rate, units, leads):
-    """The ECG of files in base64; what is 0 or empty the files say themselves."""
-    names = [name.strip() for name in leads.split(",") if name.strip()]
-    how = {"sample_rate": sample_rate or None, "units": units or None, "leads": names or None}
-    return desk.read(decoded(files), how)
-
-
-def offered(gr, function):
-    """``function``, whose `UserError` is told to the agent in its own words."""
-
-    @functools.wraps(function)
-    def called(*values, **named):
-        try:
-            return function(*values, **named)
-        except UserError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-
-    return called
+    return [offered(function) for function in (read_ecg, ask_ecg, report_ecg, compare_ecgs)]
 
 
 def decoded(files):
