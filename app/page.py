@@ -119,7 +119,7 @@ def layout(gr, desk, waiting):
 
         def read(rate, units, leads, event: gr.EventData):
             try:
-                return desk.read(waiting.take(event.ids), given(rate, units, leads))
+                return desk.read(waiting.take(event.ids), given(rate, units, leads)), None, ""
             except UserError as error:
                 asks = any(option in str(error) for option in ("--sample-rate", "--units", "--leads"))
                 raise UserError(f"{error}{UNSAID_HINT if asks else ''}") from error
@@ -129,9 +129,9 @@ def layout(gr, desk, waiting):
             return gr.Slider(1, max(2, most), visible=most > 1), gr.Radio(visible=all(ecgs))
 
         for drop, state in ((drop_first, first), (drop_second, second)):
-            # Any number may begin at a time: `read_bounded` says how many are read.
-            done = on(drop.upload, read, [rate, units, leads], [state], concurrency_limit=None)
-            then(done, lambda: (None, ""), [], [said, answers])
+            # Any number may begin at a time: `read_bounded` says how many are read. What was said of the earlier ECG
+            # goes in the same event: a later one could wipe what was already asked of the new one.
+            done = on(drop.upload, read, [rate, units, leads], [state, said, answers], concurrency_limit=None)
             drawn = then(done, partial(draw, desk), [*ecgs, arrangement, codes], [paper])
             then(drawn, partial(tell, desk), ecgs, [facts])
             then(done, controls, ecgs, [window, about])

@@ -198,7 +198,7 @@ def test_a_script_in_a_files_words_is_only_shown(visit, tmp_path):
     drop(page, [tmp_path / "lead.csv"])
     page.wait_for_selector("#alert .alert, .paper img")
     drop(page, [tmp_path / f"ecg {SCRIPT.replace('/', '')}.csv"])
-    page.wait_for_selector("section.facts:has-text('<script>')")
+    page.wait_for_selector("section.facts h3:has-text('<script>')")  # of this file, not of the one before
     page.get_by_label("Question", exact=True).fill(SCRIPT)
     page.get_by_role("button", name="Ask", exact=True).click()
     page.wait_for_selector(".answers dt:has-text('<script>')")
