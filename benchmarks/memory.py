@@ -19,16 +19,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from model.memory_plan import LlmShape, Load, memory_parts
+from model.sequence_attention import BRANCH_ROW
 from utils.tools import entry_point
 
-LORA = Load("lora", 64, 0.05, 1365, 4, tokens=1040, targets=32, mask=4 * 260 * 260, device="cpu")
+SHARED = 68  # tokens of a beginning from which two branches of a row each go off
+SEQUENCE, KEYS = SHARED + 2 * BRANCH_ROW, 2 * (SHARED + BRANCH_ROW)
+LORA = Load("lora", 64, 0.05, 1365, 4, tokens=1040, targets=32, branch_keys=4 * KEYS, device="cpu")
 # name -> shape, layers, what is trained
 CONFIGURATIONS = {
     "LoRA": ("smollm2", 12, LORA),
-    "LoRA, more tokens": ("smollm2", 6, replace(LORA, tokens=4160, targets=128, mask=16 * 260 * 260)),
-    "LoRA, checkpointing": ("smollm2", 12, replace(LORA, tokens=4160, mask=16 * 260 * 260, checkpointing=True)),
-    "full": ("smollm2", 6, replace(LORA, tuning="full", tokens=520, mask=2 * 260 * 260)),
-    "4-bit": ("smollm2", 12, replace(LORA, four_bit=True, rank=16, tokens=520, mask=2 * 260 * 260)),
+    "LoRA, more tokens": ("smollm2", 6, replace(LORA, tokens=4160, targets=128, branch_keys=16 * KEYS)),
+    "LoRA, checkpointing": ("smollm2", 12, replace(LORA, tokens=4160, branch_keys=16 * KEYS, checkpointing=True)),
+    "full": ("smollm2", 6, replace(LORA, tuning="full", tokens=520, branch_keys=2 * KEYS)),
+    "4-bit": ("smollm2", 12, replace(LORA, four_bit=True, rank=16, tokens=520, branch_keys=2 * KEYS)),
 }
 
 
@@ -43,6 +46,7 @@ def measure(name):
     from model.engine import deepspeed_engine
     from model.heartllm import loss_sum
     from model.packing import Example, collate
+    from model.sequence_attention import use_sequences
     from model.training import ProcessContext
     from model.training_step import on_device
     from utils.machine import join_processes
@@ -56,18 +60,14 @@ def measure(name):
     dropout, device = load.dropout, torch.device("cpu")
     more = {"tuning": load.tuning, "rank": load.rank, "dropout": dropout, "four_bit": load.four_bit}
     model, vocabulary = shaped_llm(shape, layers, torch.float32, device, **more)
+    assert use_sequences(model.get_base_model() if hasattr(model, "get_base_model") else model)
     options = _options(load)
     process = ProcessContext(None, None, 0, 1, device, torch.float32, writes=True)
     engine = deepspeed_engine(model, options, process)
-    length = load.mask // load.tokens
-    ids = [[7 + i] * length for i in range(load.tokens // length)]
-    supervised = load.targets // len(ids)
-    labels = [[-100] * (length - supervised) + row[-supervised:] for row in ids]
-    half = length // 2  # two with one beginning, so that there is a dense mask
+    ids, supervised = [7] * (SHARED + BRANCH_ROW), load.targets * SEQUENCE // load.tokens // 2
+    labels = [-100] * (len(ids) - supervised) + ids[-supervised:]
     examples = [
-        Example(row[:end], label[:half] + label[length - (end - half) :], half)
-        for row, label in zip(ids, labels, strict=True)
-        for end in (length * 3 // 4, length * 3 // 4)
+        Example([7 + number, *ids[1:]], labels, SHARED) for number in range(load.tokens // SEQUENCE) for _ in range(2)
     ]
     batch = collate(examples, vocabulary.pad)
     assert batch["input_ids"].numel() == load.tokens, batch["input_ids"].shape

@@ -122,7 +122,7 @@ def measure(way, options):
     torch.set_num_threads(options.threads or torch.get_num_threads())
     model, vocabulary = shaped_llm(options.llm, options.layers, dtype, device, options.tuning)
     multiple = 0
-    if device.type == "cuda" and way.startswith("packed"):
+    if way.startswith("packed"):
         from model.heartllm import loss_sum
 
         layout, lines = pick_layout(model, loss_sum, vocabulary, 400, device.type)

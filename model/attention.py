@@ -1,13 +1,16 @@
 """How attention is computed in training, and which token may attend to which in packed rows.
 
 On a GPU by flex attention with a block mask: blocks of 128 x 128 that nobody may attend to are passed over, so rows may
-be long and hold many sequences. On a CPU, where flex attention has no backward pass, by PyTorch's scaled dot product
-with a dense mask, in rows as long as the longest sequence. Both masks come from one function, `attends`.
+be long and hold many sequences. On a CPU, where flex attention has no backward pass, sequence by sequence
+(`model.sequence_attention`). An LLM that takes neither gets a dense mask, in rows as long as the longest sequence. Both
+masks come from one function, `attends`.
 """
 
 import functools
 
 import torch
+
+from model.sequence_attention import SEQUENCES, parts_of
 
 FLEX = "heartllm_flex"
 BLOCK = 128  # flex attention's; a packed row's length is a multiple of it there
@@ -43,16 +46,20 @@ def dense_mask(rule, rows, length, device):
     return rule(number[:rows, None, None, None], None, number[:length, None], number[:length])
 
 
-def packed_mask(config, batch, dtype):
-    """The attention mask of a batch of packed rows as the LLM takes it; None where transformers finds it by itself.
+def packed_attention(llm, batch):
+    """What tells an LLM which tokens of packed rows may attend to which, as keywords of its forward pass.
 
-    That is: without flex attention, where no beginnings are shared (it sees the restarting positions). An LLM that has
-    layers with and without a sliding window takes one mask a kind.
+    Nothing where transformers finds it by itself: with a dense mask, where no beginnings are shared (it sees the
+    restarting positions). An LLM that has layers with and without a sliding window takes one mask a kind.
     """
+    config, dtype = llm.config, next(llm.parameters()).dtype
+    window = getattr(config, "sliding_window", None) or 0
+    if config._attn_implementation == SEQUENCES:
+        return {"parts": parts_of(batch, window, dtype)}
     flex = config._attn_implementation == FLEX
     branches = batch.get("branches")
     if branches is None and not flex:
-        return None
+        return {}
 
     def mask(window):
         rule = attends(batch["owners"], branches, batch["position_ids"], window)
@@ -61,11 +68,10 @@ def packed_mask(config, batch, dtype):
         allowed = dense_mask(rule, *batch["owners"].shape, batch["owners"].device)
         return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
 
-    window = getattr(config, "sliding_window", None) or 0
     kinds = set(getattr(config, "layer_types", None) or [])
     if "sliding_attention" in kinds:
-        return {"full_attention": mask(0), "sliding_attention": mask(window)}
-    return mask(0 if kinds else window)
+        return {"attention_mask": {"full_attention": mask(0), "sliding_attention": mask(window)}}
+    return {"attention_mask": mask(0 if kinds else window)}
 
 
 def block_mask(rule, rows, length, device):

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import torch
 
 from model.architecture import lora_coverage, lora_targets, norm_names, text_tower
-from model.attention import packed_mask
+from model.attention import packed_attention
 from model.code_rows import new_rows
 from model.vocabulary import START, add_ecg_tokens
 from utils.tools import UserError
@@ -141,8 +141,7 @@ def loss_sum(model, batch):
     more = {}
     if "position_ids" in batch:
         more["position_ids"] = batch["position_ids"]
-        mask = packed_mask(llm.config, batch, next(llm.parameters()).dtype)
-        more |= {} if mask is None else {"attention_mask": mask}
+        more |= packed_attention(llm, batch)
     with _only_at(llm.get_output_embeddings(), places):
         logits = model(input_ids=ids, use_cache=False, **more).logits
     return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")

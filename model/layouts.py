@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from model.attention import BLOCK, use_flex
+from model.attention import BLOCK, FLEX, use_flex
 from model.packing import Example, collate
+from model.sequence_attention import use_sequences
 
 FAULTS = (TypeError, ValueError, RuntimeError, AttributeError, KeyError)
 
@@ -26,7 +27,7 @@ class Layout:
 
 
 def pick_layout(model, loss_of, vocabulary, longest, device_type):
-    """The fastest layout that is exact: on a GPU flex attention where the LLM has it, else a dense mask.
+    """The fastest layout that is exact: on a GPU flex attention, else attention by sequences, else a dense mask.
 
     Returns
     -------
@@ -35,15 +36,17 @@ def pick_layout(model, loss_of, vocabulary, longest, device_type):
     lines : list of str
         What to say of the choice.
     """
-    llm = model.get_base_model() if hasattr(model, "get_base_model") else model
+    llm = _llm(model)
     kind, before = llm.config.model_type, llm.config._attn_implementation
-    lines = []
+    lines, ways = [], {"by sequences": use_sequences}
     if device_type == "cuda":
-        exact, faults = exact_layouts(model, loss_of, vocabulary, longest, flex=True)
+        ways = {"flex, with a block mask over packed rows": use_flex} | ways
+    for name, use in ways.items():
+        exact, faults = exact_layouts(model, loss_of, vocabulary, longest, use)
         if exact == {"packed", "shared"}:
-            return Layout(True, True, True), ["attention: flex, with a block mask over packed rows"]
+            return Layout(True, True, use is use_flex), [*lines, f"attention: {name}"]
         llm.set_attn_implementation(before)
-        lines.append(f"no flex attention for this LLM ({kind}): {'; '.join(faults.values())}")
+        lines.append(f"this LLM ({kind}) has no attention {name.split(',')[0]}: {'; '.join(set(faults.values()))}")
     exact, faults = exact_layouts(model, loss_of, vocabulary, longest)
     layout = Layout("packed" in exact, "shared" in exact)
     lines.append(f"attention: {before}" + (", with a dense mask over packed rows" if layout.packed else ""))
@@ -52,7 +55,11 @@ def pick_layout(model, loss_of, vocabulary, longest, device_type):
     return layout, lines
 
 
-def exact_layouts(model, loss_of, vocabulary, longest, flex=False, seed=0):
+def _llm(model):
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def exact_layouts(model, loss_of, vocabulary, longest, use=None, seed=0):
     """Which layouts of a batch give this LLM the losses of separate sequences: tried on random text.
 
     Learned positions that count from the row's start, recurrent layers and the like show themselves. Where layers see a
@@ -64,8 +71,9 @@ def exact_layouts(model, loss_of, vocabulary, longest, flex=False, seed=0):
         (model, batch) -> sum of the losses: `model.heartllm.loss_sum`.
     longest : int
         Tokens of the run's longest sequence.
-    flex : bool
-        Set the model to flex attention (`model.attention`) for what is packed; compared with it as it was.
+    use : callable, optional
+        Sets the LLM to another attention for what is packed (`use_flex`, `use_sequences`) and says whether it has it;
+        compared with the LLM as it was.
 
     Returns
     -------
@@ -79,10 +87,10 @@ def exact_layouts(model, loss_of, vocabulary, longest, flex=False, seed=0):
     trials, alone = _trials(model.config, vocabulary, longest, random.Random(seed)), {}
     for name, examples in trials.items():
         alone[name] = [_mean_loss(model, loss_of, collate([e], vocabulary.pad, False)) for e, _ in _each(examples)]
-    if flex and not use_flex(model.get_base_model() if hasattr(model, "get_base_model") else model):
+    if use and not use(_llm(model)):
         faults = dict.fromkeys(trials, "transformers has none for it")
     else:
-        multiple = BLOCK if flex else 0
+        multiple = BLOCK if _llm(model).config._attn_implementation == FLEX else 0
         faults = {
             name: _fault(model, loss_of, examples, alone[name], vocabulary.pad, multiple)
             for name, examples in trials.items()

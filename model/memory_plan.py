@@ -8,6 +8,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+from model.sequence_attention import BRANCH_ROW
 from utils.tools import UserError, read_json
 
 NF4 = 0.516  # bytes a weight: 4 bits, and an 8-bit scale for each 64 of them, itself scaled by 256
@@ -63,8 +64,9 @@ class Load:
         Bytes of a number where it is computed: 2 in bf16, 4 in float32.
     tokens, targets : int
         Of a process's batch, padding included: all, and supervised ones.
-    mask : int
-        Pairs in its dense masks (rows x length x length); 0 with flex attention or one kind of sequence a row.
+    branch_keys : int
+        Keys of what branches off shared beginnings (`model.sequence_attention`): each row of branches has a copy of its
+        beginning's. 0 with flex attention, and where nothing is shared.
     four_bit, checkpointing : bool
     processes : int
     device : {"cpu", "cuda"}
@@ -77,7 +79,7 @@ class Load:
     number: int
     tokens: int
     targets: int
-    mask: int = 0
+    branch_keys: int = 0
     four_bit: bool = False
     checkpointing: bool = False
     processes: int = 1
@@ -124,7 +126,7 @@ def _parameters(shape, load):
 def _activations(shape, load):
     """What the forward pass keeps for the backward pass, and the masks; with checkpointing each layer's input only."""
     kept = shape.layers * (load.number * shape.width if load.checkpointing else _layer(shape, load))
-    masks = load.mask * 4 if load.device == "cpu" else load.mask * load.number
+    masks = load.branch_keys * BRANCH_ROW * load.number
     return load.tokens * (kept + 2 * (4 + load.number) * shape.width) + masks
 
 
@@ -132,19 +134,20 @@ def _layer(shape, load):
     """What a layer keeps of a token.
 
     Each norm's input, normalised and scaled (the first two in float32); queries, keys and values as attention takes
-    them, and its output; the gate, its activation, the other half and their product. LoRA with dropout keeps its own
-    copy of each matrix's input, and what was dropped.
+    them, its output as it is and as the next matrix takes it; the gate, its activation, the other half and their
+    product. LoRA with dropout keeps its own copy of each matrix's input (not those inputs themselves), and what was
+    dropped.
     """
     d, inner, number = shape.width, shape.inner, load.number
     attention, kv = shape.heads * shape.head, shape.kv_heads * shape.head
-    repeated = attention if load.mask else kv  # a dense mask makes transformers repeat the shared heads
-    layer = 2 * (4 + 2 * number) * d + number * (2 * attention + 2 * repeated + 4 * inner) + 4 * shape.heads
+    copies = 2 * kv * load.branch_keys / load.tokens
+    layer = 2 * (4 + 2 * number) * d + number * (3 * attention + 2 * kv + copies + 4 * inner) + 4 * shape.heads
     if load.tuning == "lora":
         layer += number * 7 * load.rank
         if load.dropout:
             mask = 1 if load.device == "cuda" else number
             inputs = sum(i for i, _ in shape.linear)
-            layer += inputs * (number + mask) - number * (2 * d + inner)  # the inputs themselves need not be kept
+            layer += inputs * (number + mask) - number * (2 * d + inner + attention)
     return layer
 
 
@@ -182,6 +185,8 @@ def plan_lines(settings, stage, llm_path, processes, device, available):
         items = settings.tokens_per_step / (processes * settings.accumulation * item_tokens)
     new_rows = 1365
     tokens = int(items * item_tokens)
+    beginning = 330  # an ECG, and what stands before it
+    rows = -(-(item_tokens - beginning) // BRANCH_ROW) if kind == "shared" and device == "cpu" else 0
     load = Load(
         settings.tuning,
         settings.lora_r,
@@ -190,7 +195,7 @@ def plan_lines(settings, stage, llm_path, processes, device, available):
         2 if device == "cuda" and settings.use_amp else 4,
         tokens,
         int(items * item_targets),
-        0 if device == "cuda" else tokens * item_tokens,
+        int(items * rows * (beginning + BRANCH_ROW)),
         settings.load_in_4bit,
         settings.gradient_checkpointing,
         processes,

@@ -3,7 +3,7 @@
 Positions restart with every sequence, from which transformers sees where one ends: no sequence attends to another.
 Sequences that begin with the same tokens (questions on one ECG, where the prompt has the ECG first) become one with
 branches: the beginning is computed once, and each branch attends to it and to itself. Either way the losses are those
-of the separate sequences (`tests/model/test_language_side.py`). Padding stands on the left, as a sequence of its own.
+of the separate sequences (`tests/model/test_language_side.py`). Padding stands on the left, each token on its own.
 """
 
 from dataclasses import dataclass, field
@@ -98,7 +98,7 @@ def collate(examples, pad, packed=True, multiple=0):
     columns = {"input_ids": [], "position_ids": [], "labels": [], "branches": [], "owners": []}
     for row in pack(lengths, row_length):
         free = row_length - sum(lengths[index] for index in row)
-        ids, positions, labels = [pad] * free, list(range(free)), [-100] * free
+        ids, positions, labels = [pad] * free, [0] * free, [-100] * free  # more positions than the LLM has, maybe
         branches, owners = [0] * free, [-1] * free
         for index in row[::-1]:
             sequence = sequences[index]

@@ -7,15 +7,16 @@ from benchmarks.shapes import SHAPES, shape_config, shaped_llm
 from model.heartllm import loss_sum
 from model.memory_plan import LlmShape, Load, _activations, describe, memory_parts
 from model.packing import Example, collate
+from model.sequence_attention import BRANCH_ROW, use_sequences
 
 
-def kept_bytes(layers, tuning, dropout, masked):
+def kept_bytes(layers, tuning, dropout, shared):
     """(bytes that a forward pass keeps beside the weights, tokens)."""
     model, vocabulary = shaped_llm("small", layers, tuning=tuning, rank=16, dropout=dropout)
-    ids = [7] * 256
-    examples = [Example(ids, [-100] * 252 + ids[-4:], 100)]
-    examples += [Example(ids[:150], [-100] * 150, 100)] if masked else []
-    batch = collate(examples, vocabulary.pad, packed=masked)
+    assert use_sequences(model.get_base_model() if hasattr(model, "get_base_model") else model)
+    ids = [7] * (100 + BRANCH_ROW)
+    examples = [Example(ids, [-100] * (len(ids) - 4) + ids[-4:], 100 * shared)] * (3 if shared else 1)
+    batch = collate(examples, vocabulary.pad)
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept = {}
 
@@ -29,12 +30,13 @@ def kept_bytes(layers, tuning, dropout, masked):
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()), batch["input_ids"].numel()
 
 
-@pytest.mark.parametrize("tuning, dropout, masked", [("lora", 0.05, True), ("lora", 0.05, False), ("full", 0.0, True)])
-def test_a_layer_keeps_what_the_plan_says(tuning, dropout, masked, monkeypatch):
+@pytest.mark.parametrize("tuning, dropout, shared", [("lora", 0.05, True), ("lora", 0.05, False), ("full", 0.0, True)])
+def test_a_layer_keeps_what_the_plan_says(tuning, dropout, shared, monkeypatch):
     """Lost otherwise: hours in a queue for a run that ends at its first step, out of memory."""
     monkeypatch.setitem(SHAPES, "small", (96, 256, 2, 6, 2, 16, 512, True))
-    (one, tokens), (three, _) = (kept_bytes(layers, tuning, dropout, masked) for layers in (1, 3))
-    load = Load(tuning, 16, dropout, 1365, 4, tokens, 4, mask=tokens**2 if masked else 0, device="cpu")
+    (one, tokens), (three, _) = (kept_bytes(layers, tuning, dropout, shared) for layers in (1, 3))
+    keys = 3 * (100 + BRANCH_ROW) if shared else 0
+    load = Load(tuning, 16, dropout, 1365, 4, tokens, 4, keys, device="cpu")
     planned = [_activations(LlmShape.of(shape_config("small", layers).to_dict()), load) for layers in (1, 3)]
     assert planned[1] - planned[0] == pytest.approx(three - one, rel=0.01)
 

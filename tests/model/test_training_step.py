@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from data_provider.data_factory import Mixture, even_parts
-from model.attention import BLOCK, FLEX, attends, block_mask, dense_mask
+from model.attention import BLOCK, FLEX, attends, block_mask, dense_mask, use_flex
 from model.checkpoints import build_model
 from model.engine import compile_layers
 from model.heartllm import loss_sum
 from model.layouts import exact_layouts
 from model.packing import Example, collate, packed_length, real_tokens, supervised_tokens
+from model.sequence_attention import SEQUENCES, use_sequences
 from model.throughput import batch_work, work_of
 from model.training import TrainingOptions
 from model.training_step import Schedule, ahead
@@ -107,10 +108,27 @@ def test_flex_attention_has_the_losses_of_the_dense_mask(name, tmp_path):
     model.eval()
     with torch.no_grad():
         dense = loss_sum(model, batch)
-        exact, faults = exact_layouts(model, loss_sum, vocabulary, longest=40, flex=True)
+        exact, faults = exact_layouts(model, loss_sum, vocabulary, longest=40, use=use_flex)
         assert exact == {"packed", "shared"} and not faults
         assert model.get_base_model().config._attn_implementation == FLEX
         assert loss_sum(model, batch).item() == pytest.approx(dense.item(), abs=1e-4 * supervised_tokens(batch))
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3_text", "gpt2", "mistral, window 8"])
+def test_attention_by_sequences_has_the_losses_and_gradients_of_the_dense_mask(name, tmp_path):
+    """Lost otherwise: everything that a CPU trains on. Many short branches fill several rows of an ECG."""
+    model, _, vocabulary = build_model(make_llm(name, tmp_path), 16, "full")
+    many = questions(vocabulary, ecgs=3, asked=40) + questions(vocabulary, ecgs=5, asked=1, seed=1)
+    for examples in (many, questions(vocabulary, shared=False), many + questions(vocabulary, seed=2, shared=False)):
+        batch = collate(examples, vocabulary.pad)
+        llm = model.eval()
+        llm.set_attn_implementation("sdpa")
+        loss, expected = gradients(model, [batch])
+        assert use_sequences(llm) and llm.config._attn_implementation == SEQUENCES
+        again, found = gradients(model, [batch])
+        assert again == pytest.approx(loss, abs=1e-4 * supervised_tokens(batch))
+        for parameter, gradient in expected.items():
+            assert torch.allclose(found[parameter], gradient, rtol=1e-3, atol=1e-3 * gradient.abs().max()), parameter
 
 
 @pytest.mark.parametrize("checkpointing", [True, False])
@@ -120,6 +138,7 @@ def test_checkpointed_and_compiled_layers_compute_the_same(checkpointing, tmp_pa
     batches = [collate(questions(vocabulary, seed=seed), vocabulary.pad) for seed in (0, 1)]  # of other lengths
     loss, expected = gradients(model.train(), batches)
     llm = model.get_base_model()
+    assert use_sequences(llm)
     if checkpointing:
         llm.activation_checkpointing_enable({"use_reentrant": False})
     else:
