@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 from functools import partial
+from types import SimpleNamespace
 
 from app import page_html
 from app.desk import Desk, told
@@ -76,79 +77,101 @@ def _launch_options(gr, waiting, host):
 
 
 def layout(gr, desk, waiting):
-    """Components and events."""
+    """The page: its components, what each event does, and the tools for agents."""
     with gr.Blocks(title="Ask about an ECG", analytics_enabled=False) as page:
         gr.HTML(page_html.notice())
         gr.Markdown("# Ask about an ECG", elem_id="title")
         first, second, said = (gr.State(None, time_to_live=SESSION_S) for _ in range(3))
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                drop_first = drop_zone(gr, "ECG", waiting.limits)
-                with gr.Accordion(UNSAID, open=False):
-                    rate = gr.Number(None, label="Sampling rate (Hz)", info="Of tables and arrays.")
-                    units = gr.Radio(["mV", "uV", "V"], label="Unit")
-                    leads = gr.Textbox(label="Leads in the file's order", placeholder="I, II, V1, ...")
-                with gr.Accordion("Compare with a second ECG", open=False):
-                    drop_second = drop_zone(gr, "Second ECG", waiting.limits)
-                alert = gr.HTML(elem_id="alert")
-                about = gr.Radio(ABOUT, value=ABOUT[0], label="About", visible=False)
-                question = gr.Textbox(label="Question", lines=1, max_lines=3, max_length=500, placeholder=EXAMPLE)
-                standard = gr.Dropdown(desk.questions, label="Questions that the reader knows", value=None)
-                with gr.Row():
-                    ask = gr.Button("Ask", variant="primary", min_width=100)
-                    report = gr.Button("Report", min_width=100, visible=desk.reports)
-                answers = gr.HTML(elem_id="answers")
+                asking = asking_column(gr, desk, waiting.limits)
             with gr.Column(scale=5, min_width=300):
-                with gr.Row():
-                    names = [("3 x 4 and lead II", "3x4"), ("6 x 2", "6x2"), ("12 x 1", "12x1")]
-                    arrangement = gr.Radio(names, value="3x4", label="Leads")
-                    zoom = gr.Slider(100, 400, value=100, step=25, label="Zoom (%)", buttons=[])
-                    window = gr.Slider(1, 2, value=1, step=1, label="Ten seconds, number", visible=False, buttons=[])
-                codes = gr.Checkbox(label="Draw what its codes keep of it on top")
-                paper = gr.HTML(page_html.EMPTY, elem_id="paper")
-                facts = gr.HTML(elem_id="facts")
-        ecgs = [first, second]
-
-        def on(event, function, inputs, outputs, **named):
-            return event(guarded(gr, function, outputs), inputs, [*outputs, alert], api_visibility="private", **named)
-
-        def then(event, function, inputs, outputs):  # what an event leads to leaves the alert that it may have set
-            return event.success(
-                guarded(gr, function, outputs, gr.skip()), inputs, [*outputs, alert], api_visibility="private"
-            )
-
-        def read(rate, units, leads, event: gr.EventData):
-            try:
-                return desk.read(waiting.take(event.ids), given(rate, units, leads)), None, ""
-            except UserError as error:
-                asks = any(option in str(error) for option in ("--sample-rate", "--units", "--leads"))
-                raise UserError(f"{error}{UNSAID_HINT if asks else ''}") from error
-
-        def controls(*ecgs):
-            most = max((len(ecg.windows) for ecg in ecgs if ecg), default=1)
-            return gr.Slider(1, max(2, most), visible=most > 1), gr.Radio(visible=all(ecgs))
-
-        for drop, state in ((drop_first, first), (drop_second, second)):
-            # Any number may begin at a time: `read_bounded` says how many are read. What was said of the earlier ECG
-            # goes in the same event: a later one could wipe what was already asked of the new one.
-            done = on(drop.upload, read, [rate, units, leads], [state, said, answers], concurrency_limit=None)
-            drawn = then(done, partial(draw, desk), [*ecgs, arrangement, codes], [paper])
-            then(drawn, partial(tell, desk), ecgs, [facts])
-            then(done, controls, ecgs, [window, about])
-        for control in (arrangement, codes):
-            on(control.change, partial(draw, desk), [*ecgs, arrangement, codes], [paper])
-        moved = on(window.release, partial(move, desk), [*ecgs, window], [*ecgs, said, answers])
-        drawn = then(moved, partial(draw, desk), [*ecgs, arrangement, codes], [paper])
-        then(drawn, partial(tell, desk), ecgs, [facts])
-        for asked in (ask.click, question.submit):
-            on(asked, partial(ask_one, desk), [*ecgs, about, question, said], [said, answers])
-        on(report.click, partial(report_on, desk), [*ecgs, about, said], [said, answers])
-        on(standard.input, str, [standard], [question])
-        zoom.change(None, zoom, None, js=ZOOM)
-        paper.change(None, zoom, None, js=ZOOM)
+                seeing = seeing_column(gr)
+        connect(gr, desk, waiting, SimpleNamespace(first=first, second=second, said=said, **asking, **seeing))
         for tool in agent_tools(gr, desk):
             gr.api(tool, api_name=tool.__name__)
     return page
+
+
+def asking_column(gr, desk, limits):
+    """Where ECGs are dropped and asked about: name -> component."""
+    drop_first = drop_zone(gr, "ECG", limits)
+    with gr.Accordion(UNSAID, open=False):
+        rate = gr.Number(None, label="Sampling rate (Hz)", info="Of tables and arrays.")
+        units = gr.Radio(["mV", "uV", "V"], label="Unit")
+        leads = gr.Textbox(label="Leads in the file's order", placeholder="I, II, V1, ...")
+    with gr.Accordion("Compare with a second ECG", open=False):
+        drop_second = drop_zone(gr, "Second ECG", limits)
+    alert = gr.HTML(elem_id="alert")
+    about = gr.Radio(ABOUT, value=ABOUT[0], label="About", visible=False)
+    question = gr.Textbox(label="Question", lines=1, max_lines=3, max_length=500, placeholder=EXAMPLE)
+    standard = gr.Dropdown(desk.questions, label="Questions that the reader knows", value=None)
+    with gr.Row():
+        ask = gr.Button("Ask", variant="primary", min_width=100)
+        report = gr.Button("Report", min_width=100, visible=desk.reports)
+    answers = gr.HTML(elem_id="answers")
+    unsaid = {"rate": rate, "units": units, "leads": leads}
+    asked = {"about": about, "question": question, "standard": standard, "ask": ask, "report": report}
+    return {"drop_first": drop_first, "drop_second": drop_second, "alert": alert, "answers": answers} | unsaid | asked
+
+
+def seeing_column(gr):
+    """The ECG on paper and how it is drawn, and what is known of it: name -> component."""
+    with gr.Row():
+        names = [("3 x 4 and lead II", "3x4"), ("6 x 2", "6x2"), ("12 x 1", "12x1")]
+        arrangement = gr.Radio(names, value="3x4", label="Leads")
+        zoom = gr.Slider(100, 400, value=100, step=25, label="Zoom (%)", buttons=[])
+        window = gr.Slider(1, 2, value=1, step=1, label="Ten seconds, number", visible=False, buttons=[])
+    codes = gr.Checkbox(label="Draw what its codes keep of it on top")
+    paper = gr.HTML(page_html.EMPTY, elem_id="paper")
+    facts = gr.HTML(elem_id="facts")
+    drawn = {"arrangement": arrangement, "zoom": zoom, "window": window, "codes": codes}
+    return drawn | {"paper": paper, "facts": facts}
+
+
+def connect(gr, desk, waiting, page):
+    """What each event does; ``page`` has the components."""
+    ecgs = [page.first, page.second]
+
+    def on(event, function, inputs, outputs, **named):
+        private = {"api_visibility": "private"} | named
+        return event(guarded(gr, function, outputs), inputs, [*outputs, page.alert], **private)
+
+    def then(event, function, inputs, outputs):  # what an event leads to leaves the alert that it may have set
+        later = guarded(gr, function, outputs, gr.skip())
+        return event.success(later, inputs, [*outputs, page.alert], api_visibility="private")
+
+    def read(rate, units, leads, event: gr.EventData):
+        try:
+            return desk.read(waiting.take(event.ids), given(rate, units, leads)), None, ""
+        except UserError as error:
+            asks = any(option in str(error) for option in ("--sample-rate", "--units", "--leads"))
+            raise UserError(f"{error}{UNSAID_HINT if asks else ''}") from error
+
+    def controls(*ecgs):
+        most = max((len(ecg.windows) for ecg in ecgs if ecg), default=1)
+        return gr.Slider(1, max(2, most), visible=most > 1), gr.Radio(visible=all(ecgs))
+
+    def show(event):
+        drawn = then(event, partial(draw, desk), [*ecgs, page.arrangement, page.codes], [page.paper])
+        then(drawn, partial(tell, desk), ecgs, [page.facts])
+
+    unsaid, told_so_far = [page.rate, page.units, page.leads], [page.said, page.answers]
+    for drop, state in ((page.drop_first, page.first), (page.drop_second, page.second)):
+        # Any number may begin at a time: `read_bounded` says how many are read. What was said of the earlier ECG goes
+        # in the same event: a later one could wipe what was already asked of the new one.
+        done = on(drop.upload, read, unsaid, [state, *told_so_far], concurrency_limit=None)
+        show(done)
+        then(done, controls, ecgs, [page.window, page.about])
+    for control in (page.arrangement, page.codes):
+        on(control.change, partial(draw, desk), [*ecgs, page.arrangement, page.codes], [page.paper])
+    show(on(page.window.release, partial(move, desk), [*ecgs, page.window], [*ecgs, *told_so_far]))
+    for asked in (page.ask.click, page.question.submit):
+        on(asked, partial(ask_one, desk), [*ecgs, page.about, page.question, page.said], told_so_far)
+    on(page.report.click, partial(report_on, desk), [*ecgs, page.about, page.said], told_so_far)
+    on(page.standard.input, str, [page.standard], [page.question])
+    for component in (page.zoom, page.paper):
+        component.change(None, page.zoom, None, js=ZOOM)
 
 
 def guarded(gr, function, outputs, otherwise=""):
