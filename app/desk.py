@@ -7,7 +7,7 @@ from app.ask import Reader, answer, write_report
 from app.contradictions import against_report
 from app.ecg import RATE, Ecg
 from app.measurements import measure
-from app.tell import against, with_probability
+from app.tell import against, nearest, with_probability
 from app.uploads import Limits, read_bounded
 from utils.plots import ecg_svg
 from utils.tools import UserError
@@ -82,7 +82,7 @@ class Desk:
 def told(said):
     """An `Answer` in words: the answer, and the lines to go beneath it."""
     if said.answer is None:
-        return "No answer", [UNKNOWN, f"nearest question that it knows: {said.asked_as}"]
+        return "No answer", [UNKNOWN, nearest(said.question, said.asked_as)]
     text = with_probability(said.answer, said.probability)
     lines = [f"likeliest: {text}"] if said.abstained else []
     lines += [UNKNOWN] if said.unknown else []

@@ -22,7 +22,7 @@ def tell(told):
 def _answer_lines(said):
     if said["answer"] is None:
         yield "none: the reader was not trained on questions like this (--free asks it all the same)"
-        yield f"nearest question that it knows: {said['asked_as']}"
+        yield nearest(said["question"], said["asked_as"])
         return
     if said["unknown"]:
         yield "the reader was not trained on questions like this; what it says is not to be relied on:"
@@ -37,6 +37,13 @@ def _answer_lines(said):
         yield "otherwise: " + "; ".join(with_probability(*other) for other in said["alternatives"])
     if said["contradiction"]:
         yield from against([said["contradiction"]])
+
+
+def nearest(question, asked_as):
+    """The line for a question that the reader was not trained on: which known one is nearest, if any is."""
+    if asked_as == question:  # it never compared ECGs, or never looked at one alone
+        return "it knows no questions about this number of ECGs"
+    return f"nearest question that it knows: {asked_as}"
 
 
 def with_probability(answer, probability):

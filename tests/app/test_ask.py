@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 
+from app import desk
 from app.__main__ import main
-from app.ask import DISCLAIMER, answer, load_reader
+from app.ask import DISCLAIMER, Answer, answer, load_reader
 from app.known_questions import read_known
 from tests.app.reader_maker import TRAIN, VERIFY, item, make_reader, rows
 from tests.model.test_stages import run
@@ -65,6 +66,11 @@ def test_a_measured_rate_speaks_against_an_answer_and_a_free_question_is_marked(
         assert bool(said["contradiction"]) == wrong
     text = ask(world, capsys, "slow", "Has the patient a dog?", "--free", "MAX_NEW_TOKENS=4")
     assert "not trained on questions like this; what it says is not to be relied on" in text
+
+
+def test_a_reader_that_never_compared_two_ecgs_says_so():
+    _, lines = desk.told(Answer(AFIB, AFIB, None, None, [], False, "", True))
+    assert lines[-1] == "it knows no questions about this number of ECGs"
 
 
 def test_a_longer_record_is_asked_about_window_by_window(world, capsys):
