@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from data_provider.data_factory import Mixture, even_parts
+from model import sequence_attention
 from model.attention import BLOCK, FLEX, attends, block_mask, dense_mask, use_flex
 from model.checkpoints import build_model
 from model.engine import compile_layers
@@ -129,6 +130,22 @@ def test_attention_by_sequences_has_the_losses_and_gradients_of_the_dense_mask(n
         assert again == pytest.approx(loss, abs=1e-4 * supervised_tokens(batch))
         for parameter, gradient in expected.items():
             assert torch.allclose(found[parameter], gradient, rtol=1e-3, atol=1e-3 * gradient.abs().max()), parameter
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_branch_that_sees_another_is_found_in_either_precision(dtype, tmp_path, monkeypatch):
+    """Lost otherwise: answers learned from the next question's, or a pretrained LLM slowed down for its rounding."""
+    model, _, vocabulary = build_model(make_llm("llama", tmp_path), 16, "full")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 3 if parameter.ndim == 2 else 1  # what an untrained LLM makes of its context is too little
+    model.to(dtype)
+    assert exact_layouts(model, loss_sum, vocabulary, longest=40, use=use_sequences)[0] == {"packed", "shared"}
+    masks = sequence_attention._masks
+    model.set_attn_implementation("sdpa")
+    monkeypatch.setattr(sequence_attention, "_masks", lambda real, b, *more: masks(real, torch.zeros_like(b), *more))
+    exact, faults = exact_layouts(model, loss_sum, vocabulary, longest=40, use=use_sequences)
+    assert exact == {"packed"} and "neighbour's text" in faults["shared"]
 
 
 @pytest.mark.parametrize("checkpointing", [True, False])
