@@ -23,7 +23,7 @@ from utils.tools import REPOSITORY, UserError, entry_point, read_json, sha256_js
 STAGES = {"pretrain": "pretrain.sh", "finetune": "finetune.sh", "eval": "eval.sh"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is itself alone: its settings are a dict
 class Run:
     """A row with a seed: its folder, the settings of each stage, and that of its stage 2 (None where it has none)."""
 
