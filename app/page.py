@@ -12,7 +12,7 @@ from app import page_html
 from app.desk import Desk, told
 from app.drop_zone import STYLE, drop_zone
 from app.page_guard import Guard
-from app.page_tools import agent_tools
+from app.page_tools import agent_tools, given
 from app.uploads import Limits, Waiting
 from utils.tools import UserError
 
@@ -186,12 +186,6 @@ def guarded(gr, function, outputs, otherwise=""):
         return (*(found if isinstance(found, tuple) else (found,)), otherwise)
 
     return wrapped
-
-
-def given(rate, units, leads):
-    """What the user says of a file, for `data_provider.read.read_record`."""
-    names = [name.strip() for name in (leads or "").split(",") if name.strip()]
-    return {"sample_rate": rate or None, "units": units or None, "leads": names or None}
 
 
 def draw(desk, first, second, arrangement, codes):

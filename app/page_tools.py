@@ -20,13 +20,8 @@ def agent_tools(gr, desk):
     desk : app.desk.Desk
     """
 
-    def read(files, sample_rate, units, leads):
-        names = [name.strip() for name in leads.split(",") if name.strip()]
-        how = {"sample_rate": sample_rate or None, "units": units or None, "leads": names or None}
-        return desk.read(decoded(files), how)
-
-    def answers(ecgs, questions):
-        return [dataclasses.asdict(one) for one in desk.ask(ecgs, questions)] if questions else []
+    def read(files, *unsaid):
+        return desk.read(decoded(files), given(*unsaid))
 
     def read_ecg(files: dict[str, str], sample_rate: float = 0, units: str = "", leads: str = "") -> str:
         """Read a 12-lead ECG and measure it: rate, intervals, what was noticed in reading. For research, no diagnosis.
@@ -53,7 +48,7 @@ def agent_tools(gr, desk):
         """
         ecg = read(files, sample_rate, units, leads)
         return json.dumps(
-            {**desk.facts(ecg), "answers": answers([ecg], questions or desk.questions), "notice": DISCLAIMER}
+            {**desk.facts(ecg), "answers": answers(desk, [ecg], questions or desk.questions), "notice": DISCLAIMER}
         )
 
     def report_ecg(files: dict[str, str], sample_rate: float = 0, units: str = "", leads: str = "") -> str:
@@ -79,19 +74,33 @@ def agent_tools(gr, desk):
         """
         ecgs = [read(files, 0, "", "") for files in (first, second)]
         facts = dict(zip(("first", "second"), map(desk.facts, ecgs), strict=True))
-        return json.dumps({**facts, "answers": answers(ecgs, questions), "notice": DISCLAIMER})
+        return json.dumps({**facts, "answers": answers(desk, ecgs, questions), "notice": DISCLAIMER})
 
-    def offered(function):
-        @functools.wraps(function)
-        def called(*values, **named):
-            try:
-                return function(*values, **named)
-            except UserError as error:
-                raise gr.Error(str(error), print_exception=False) from error
+    return [offered(gr, function) for function in (read_ecg, ask_ecg, report_ecg, compare_ecgs)]
 
-        return called
 
-    return [offered(function) for function in (read_ecg, ask_ecg, report_ecg, compare_ecgs)]
+def offered(gr, function):
+    """The function with a `UserError` as the error that an agent is told of."""
+
+    @functools.wraps(function)
+    def called(*values, **named):
+        try:
+            return function(*values, **named)
+        except UserError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return called
+
+
+def answers(desk, ecgs, questions):
+    """The answers as dicts."""
+    return [dataclasses.asdict(one) for one in desk.ask(ecgs, questions)] if questions else []
+
+
+def given(sample_rate, units, leads):
+    """What the user says of a file, for `data_provider.read.read_record`."""
+    names = [name.strip() for name in (leads or "").split(",") if name.strip()]
+    return {"sample_rate": sample_rate or None, "units": units or None, "leads": names or None}
 
 
 def decoded(files):
