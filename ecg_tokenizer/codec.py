@@ -47,7 +47,7 @@ class EcgTokenizer:
     row_length : int
         All codes of an ECG: ``codes_per_ecg``, and 12 more where they hold the amplitudes.
     fingerprint : str
-        Hash of config and weights, equal to `tokenizer_fingerprint` of the files it came from.
+        Equal to `tokenizer_fingerprint` of the files it came from.
     """
 
     def __init__(self, network, config, stored_config=None):

@@ -24,6 +24,8 @@ class NetworkConfig:
     """What a tokenizer is made of; saved with its weights.
 
     ``codes_per_ecg`` counts positions; ``amplitude``: the leads' amplitudes have codes too (`ecg_tokenizer.amplitude`).
+    ``codes_of``: fingerprint of the tokenizer that gives the same codes, from which only the decoder was trained on;
+    ``coder``: hash of the weights that decide them (`ecg_tokenizer.weights`).
     """
 
     architecture: str = "default"
@@ -38,6 +40,8 @@ class NetworkConfig:
     kernel: int = 9
     heads: int = 2
     amplitude: bool = False
+    codes_of: str = ""
+    coder: str = ""
 
 
 def build_network(config):
@@ -89,6 +93,18 @@ class DefaultNetwork(nn.Module):
     def hidden_matrices(self):
         """The matrices between the ends."""
         return [p for part in (self.encoder, self.decoder) for p in part.parameters() if p.ndim == 2]
+
+    def load_shallower(self, state):
+        """Load weights whose decoder may have fewer blocks; the blocks behind those change nothing at first."""
+        ends = [int(name.split(".")[1]) for name in state if name.startswith("decoder.")]
+        last, here = max(ends), len(self.decoder) - 1  # the norm at the stack's end
+        state = {name.replace(f"decoder.{last}.", f"decoder.{here}."): tensor for name, tensor in state.items()}
+        for number, part in enumerate(self.decoder[last:here], last):
+            for layer in [part.out] if isinstance(part, Attention) else [part.mix, part.down]:
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
+            state |= {f"decoder.{number}.{name}": tensor for name, tensor in part.state_dict().items()}
+        self.load_state_dict(state)
 
 
 def blocks(config, depth):

@@ -16,7 +16,7 @@ from data_provider.count_store import store_signals
 from data_provider.data_loader import bad_records_text, file_signatures, load_signals
 from data_provider.manifests import check_records_exist, read_manifest, record_paths
 from data_provider.read import SignalPolicy
-from ecg_tokenizer.weights import STATE_FILE, tokenizer_fingerprint
+from ecg_tokenizer.weights import CODER, STATE_FILE, coder_hash, weights_hash
 from utils.machine import processes_wanted
 from utils.nodes import Machines
 from utils.runs import Identity, finish_run, plan_or_run, start_run
@@ -63,7 +63,7 @@ def make_plan(argv):
         "version": VERSION,
         "manifests": [sha256_file(path) for path in settings.train_path + settings.val_path],
         "records": sha256_json([[path, signatures[path]] for part in paths.values() for path in part]),
-        "start": tokenizer_fingerprint(settings.start_from) if settings.start_from else None,
+        "start": weights_hash(settings.start_from) if settings.start_from else None,
     }
     decides, length, other = settings.parts("tokenizer")
     identity = Identity(decides | {"inputs": inputs}, length, other)
@@ -96,8 +96,11 @@ def check_network(settings):
         raise UserError(f"LEVELS={','.join(map(str, settings.levels))}: {n_codes} codes, {MOST_CODES} can be stored")
     if settings.quantizer == "vq" and settings.residual_depth > 1:
         raise UserError("RESIDUAL_DEPTH needs QUANTIZER=fsq")
+    if settings.keep_codes and (settings.quantizer == "vq" or not settings.start_from):
+        raise UserError("KEEP_CODES needs START_FROM, whose codes are kept, and QUANTIZER=fsq")
     if settings.architecture == "published":
-        fixed = {"quantizer": "fsq", "levels": (6, 6, 6, 6), "codes_per_ecg": 313, "residual_depth": 1}
+        fixed = {"quantizer": "fsq", "levels": (6, 6, 6, 6), "codes_per_ecg": 313}
+        fixed |= {"residual_depth": 1, "decoder_depth": 0}
         for name, value in fixed.items():
             if getattr(settings, name) != value:
                 text = ",".join(map(str, value)) if isinstance(value, tuple) else value
@@ -178,20 +181,34 @@ def make_network(settings):
     from ecg_tokenizer.codec import EcgTokenizer
     from ecg_tokenizer.network import NetworkConfig, build_network
 
+    start = EcgTokenizer.from_pretrained(settings.start_from) if settings.start_from else None
     if settings.architecture == "published":
         config = NetworkConfig(architecture="published")
     else:
-        names = ("quantizer", "levels", "codebook_size", "codes_per_ecg", "residual_depth", "amplitude")
-        config = NetworkConfig(**{name: getattr(settings, name) for name in names})
+        names = "quantizer levels codebook_size codes_per_ecg residual_depth amplitude".split()
+        depth = settings.decoder_depth or (start.config if start else NetworkConfig).decoder_depth
+        config = NetworkConfig(**{name: getattr(settings, name) for name in names}, decoder_depth=depth)
     network = build_network(config)
-    if settings.start_from:
-        start = EcgTokenizer.from_pretrained(settings.start_from)
-        for name, value in dataclasses.asdict(config).items():
-            given = getattr(start.config, name)
-            if given != value and name != "amplitude":  # the weights know nothing of amplitudes
-                raise UserError(f"START_FROM={settings.start_from}: its {name} is {given}, in the settings {value}")
+    if not start:
+        return network, config
+    free = {"codes_of", "coder"} | (set() if settings.keep_codes else {"amplitude"})  # the weights know nothing of it
+    for name, value in dataclasses.asdict(config).items():
+        given = getattr(start.config, name)
+        if given != value and name not in free and not (name == "decoder_depth" and value > given):
+            raise UserError(f"START_FROM={settings.start_from}: its {name} is {given}, in the settings {value}")
+    if config.decoder_depth > start.config.decoder_depth:
+        network.load_shallower(start.network.state_dict())
+    else:
         network.load_state_dict(start.network.state_dict())
-    return network, config
+    return network, kept_codes(network, config, start) if settings.keep_codes else config
+
+
+def kept_codes(network, config, start):
+    """Train only what draws the ECG; the `NetworkConfig` that says that the codes are those of ``start``."""
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name.split(".")[0] not in CODER)
+    coder = coder_hash({name: tensor.numpy() for name, tensor in network.state_dict().items()})
+    return dataclasses.replace(config, codes_of=start.fingerprint, coder=coder)
 
 
 def read_signals(plan):

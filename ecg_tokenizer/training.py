@@ -149,9 +149,9 @@ def agreed(run, seconds, signal=0):
 
 def make_optimizers(network, lr):
     """Muon for the hidden layers' matrices, AdamW for all else (for the published network: for all)."""
-    matrices = list(network.hidden_matrices())
+    matrices = [matrix for matrix in network.hidden_matrices() if matrix.requires_grad]
     others = {id(matrix) for matrix in matrices}
-    rest = [parameter for parameter in network.parameters() if id(parameter) not in others]
+    rest = [parameter for parameter in network.parameters() if parameter.requires_grad and id(parameter) not in others]
     optimizers = [torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), weight_decay=0.01)]
     if matrices:
         optimizers.append(Muon(matrices, lr=10 * lr))

@@ -13,6 +13,7 @@ from utils.tools import REPOSITORY, UserError, read_json, sha256_json, write_ato
 CONFIG_FILE, WEIGHTS_FILE, CHECKPOINT_FILE = "config.json", "model.safetensors", "best.pt"
 STATE_FILE = "state/training.pt"  # in a run's folder: what RESUME goes on from
 SHIPPED = REPOSITORY / "ecg_tokenizer/pretrained"
+CODER = ("stem", "encoder", "to_code", "enc")  # the parts of a network that decide the codes
 PUBLISHED_KEYS = ("enc.to_code.weight", "dec.expand.weight", "dec.final.weight")
 PUBLISHED_CONFIG = {"architecture": "published", "quantizer": "fsq", "levels": [6, 6, 6, 6], "codes_per_ecg": 313}
 
@@ -48,24 +49,50 @@ def write_checkpoint(path, config, state, step):
 
 
 def tokenizer_fingerprint(path):
-    """Hash of config and weights: the same for a folder and its best.pt. Needs no torch for a folder."""
-    kind, path = _locate(path)
-    if kind == "folder":
-        from safetensors.numpy import load_file
+    """Hash of config and weights: the same for a folder and its best.pt. Needs no torch for a folder.
 
-        return fingerprint(read_json(path / CONFIG_FILE), _read_safetensors(path / WEIGHTS_FILE, load_file))
-    config, state = _read_checkpoint(path)
-    return fingerprint(config, {name: tensor.numpy() for name, tensor in state.items()})
+    A tokenizer that was trained on with KEEP_CODES=true has the fingerprint of the one whose codes it kept.
+    """
+    return fingerprint(*_read_arrays(path), path)
 
 
-def fingerprint(config, arrays):
-    """Hash of a config and of named numpy arrays, as hex."""
+def weights_hash(path):
+    """Hash of config and weights, whosoever's codes they give."""
+    config, arrays = _read_arrays(path)
+    return _hash(config, arrays)
+
+
+def fingerprint(config, arrays, path="the tokenizer"):
+    """What `tokenizer_fingerprint` says, of a config and of named numpy arrays."""
+    if not config.get("codes_of"):
+        return _hash(config, arrays)
+    if config.get("coder") != coder_hash(arrays):
+        raise UserError(f"{path}: its config says whose codes it gives, but what makes them is no longer the same")
+    return config["codes_of"]
+
+
+def coder_hash(arrays):
+    """Hash of the weights that decide the codes."""
+    return _hash({}, {name: array for name, array in arrays.items() if name.split(".")[0] in CODER})
+
+
+def _hash(config, arrays):
     digest = hashlib.sha256(sha256_json(config).encode())
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(json.dumps([name, str(array.dtype), list(array.shape)]).encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def _read_arrays(path):
+    kind, path = _locate(path)
+    if kind == "folder":
+        from safetensors.numpy import load_file
+
+        return read_json(path / CONFIG_FILE), _read_safetensors(path / WEIGHTS_FILE, load_file)
+    config, state = _read_checkpoint(path)
+    return config, {name: tensor.numpy() for name, tensor in state.items()}
 
 
 def _locate(path):

@@ -14,6 +14,7 @@ import torch
 from data_provider.read.signal import SignalPolicy, load_signal
 from ecg_tokenizer.codec import EcgTokenizer, tokenizer_fingerprint
 from ecg_tokenizer.tokenizer import main, make_plan
+from ecg_tokenizer.weights import read_tokenizer, write_folder
 from tests.tokenizer_maker import write_data_set
 from utils.log import read_log
 from utils.tools import REPOSITORY, UserError, read_json
@@ -168,6 +169,39 @@ def test_training_starts_from_given_weights(trained, words, tmp_path, capsys):
     assert (tmp_path / "finished.json").is_file(), "the earlier run is still whole"
     assert code_of([*start, f"LOG_ROOT={trained}"]) == 2 and "write over it" in capsys.readouterr().err
     assert make_plan(start).identity != make_plan(words).identity
+
+
+def test_a_decoder_trained_on_keeps_the_codes(trained, words, tmp_path, capsys):
+    """Lost otherwise: the codes on disk and the adapter of hours, for a better picture of the ECG."""
+    kept = [*words, f"START_FROM={trained}", "KEEP_CODES=true"]
+    main([*kept, f"LOG_ROOT={tmp_path / 'a'}", "EPOCHS=1", "LR=1e-12", "DECODER_DEPTH=6"])
+    main([*kept, f"LOG_ROOT={tmp_path / 'b'}", "EPOCHS=3", "LR=1e-2"])
+    before, deeper, after = (EcgTokenizer.from_pretrained(path) for path in (trained, tmp_path / "a", tmp_path / "b"))
+    assert len({tokenizer.fingerprint for tokenizer in (before, deeper, after)}) == 1
+    assert tokenizer_fingerprint(tmp_path / "b/best.pt") == tokenizer_fingerprint(trained)
+    x = torch.randn(3, 12, 5000)
+    codes = before.encode_standardised(x)
+    assert torch.equal(codes, deeper.encode_standardised(x)) and torch.equal(codes, after.encode_standardised(x))
+    drawn = before.decode_standardised(codes)
+    assert torch.allclose(drawn, deeper.decode_standardised(codes), atol=1e-4), "added blocks start as nothing"
+    assert not torch.allclose(drawn, after.decode_standardised(codes), atol=1e-2)
+    again = [*words, f"START_FROM={tmp_path / 'b'}"]
+    assert make_plan(again).identity != make_plan([*words, f"START_FROM={trained}"]).identity
+    main([*again, f"LOG_ROOT={tmp_path / 'c'}", "EPOCHS=1"])
+    assert EcgTokenizer.from_pretrained(tmp_path / "c").fingerprint != before.fingerprint, "now it has codes of its own"
+    assert code_of([*again, "DECODER_DEPTH=3", f"LOG_ROOT={tmp_path / 'd'}"]) == 2
+    assert "its decoder_depth is 4, in the settings 3" in capsys.readouterr().err
+    assert code_of([*words, "KEEP_CODES=true"]) == 2 and "KEEP_CODES needs START_FROM" in capsys.readouterr().err
+
+
+def test_a_coder_that_is_not_the_one_named_is_refused(trained, words, tmp_path):
+    """Lost otherwise: codes on disk are read with a tokenizer that never made them."""
+    main([*words, f"START_FROM={trained}", "KEEP_CODES=true", f"LOG_ROOT={tmp_path}", "EPOCHS=1"])
+    config, state = read_tokenizer(tmp_path)
+    state["to_code.weight"][0, 0] += 1
+    write_folder(tmp_path, config, state)
+    with pytest.raises(UserError, match="no longer the same"):
+        tokenizer_fingerprint(tmp_path)
 
 
 def test_bad_records_are_left_out_and_listed(tmp_path, capsys):
