@@ -35,6 +35,8 @@ def make_plan(stage, argv):
     require(settings, "tokenizer_path")
     if settings.load_in_4bit:
         check_four_bit(settings.tuning)
+    if settings.tuning == "full" and settings.weight_decay and not settings.train_code_rows:
+        raise UserError("TRAIN_CODE_ROWS=false keeps rows as they are, WEIGHT_DECAY with TUNING=full moves all: set it 0")
     parts = training_parts(stage, settings)
     manifests = {split: [path for part in parts for path in part.manifests[split]] for split in ("train", "valid")}
     fingerprint, llm_path = tokenizer_fingerprint(settings.tokenizer_path), find_llm(settings)
@@ -113,6 +115,7 @@ def main_process(plan):
     """Train: this is what each process of a run does."""
     from ecg_tokenizer.codec import EcgTokenizer
     from model.checkpoints import save_checkpoint
+    from model.code_rows import freeze_rows
     from model.heartllm import lora_text, trainable_parameters
     from model.training import ProcessContext, TrainingOptions, train
     from utils.tools import seed_everything
@@ -125,6 +128,8 @@ def main_process(plan):
     seed_everything(settings.seed)
     alphabets = {"n_codes": ecg_tokenizer.n_codes, "n_scales": ecg_tokenizer.n_scales}
     model, text_tokenizer, vocabulary = model_to_train(plan, ecg_tokenizer, alphabets, dtype)
+    if not settings.train_code_rows:
+        freeze_rows(model, vocabulary)
     data = make_examples(plan, vocabulary, text_tokenizer)
     data = fit_to_llm(data, items["train"].items, model.to(device), plan, device)
     print_rank0("{:,} of {:,} parameters train".format(*trainable_parameters(model)) + lora_text(model), flush=True)

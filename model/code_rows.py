@@ -50,3 +50,20 @@ def new_rows(old, vocabulary, features, generator):
             at = first - vocabulary.text_size
             rows[at : at + len(of_tokens)] = codec_rows(old, torch.as_tensor(of_tokens), generator)
     return rows
+
+
+def freeze_rows(model, vocabulary):
+    """Leave the new tokens' rows where they are while the rest trains; without weight decay, in whole matrices."""
+
+    def nothing_for_them(gradient):
+        gradient = gradient.clone()
+        gradient[vocabulary.text_size : vocabulary.new_ids[-1] + 1] = 0
+        return gradient
+
+    for name, parameter in model.named_parameters():
+        if "trainable_tokens" in name:  # under an adapter they are a matrix of their own
+            parameter.requires_grad_(False)
+    weights = {id(m.weight): m.weight for m in (model.get_input_embeddings(), model.get_output_embeddings())}
+    for weight in weights.values():
+        if weight.requires_grad:
+            weight.register_hook(nothing_for_them)

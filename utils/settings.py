@@ -73,6 +73,7 @@ class Settings:
     pretrain_path: str = _setting("", "f", "what stage 2 left (or the authors' checkpoint_epoch0.pth); empty starts from the LLM", path=True, must_exist=True)
     ckp_path: str = _setting("", "e", "what stage 3 left (or the authors' checkpoint_epoch0.pth)", path=True, must_exist=True)
     code_rows: str = _setting("codec", TUNE, "where the rows of the codes start: from what the ECG tokenizer knows of each code, or all at the mean of the LLM's rows plus noise", choices=("codec", "mean"))
+    train_code_rows: bool = _setting(True, TUNE, "train the rows of the codes; false leaves them where they start (stage 3: where stage 2 left them)")
     tuning: str = _setting("lora", TUNE, "train LoRA, norms and the code tokens' rows, or all weights", choices=("lora", "full"))
     lora_r: int = _setting(64, TUNE, "rank of LoRA", low=1)
     lora_alpha: int = _setting(16, TUNE, "scale of LoRA (alpha / rank)", low=1)

@@ -8,9 +8,16 @@ import torch
 
 from ecg_tokenizer.code_features import code_features
 from ecg_tokenizer.network import NetworkConfig
-from model.code_rows import new_rows
+from model.checkpoints import build_model
+from model.code_rows import freeze_rows, new_rows
+from model.heartllm import loss_sum
+from model.packing import collate
 from model.vocabulary import EcgVocabulary
+from run_main import make_plan
+from tests.model.test_architectures import make_llm
+from tests.model.test_training_step import questions
 from tests.tokenizer_maker import small_tokenizer
+from utils.tools import REPOSITORY, UserError
 
 CONFIG = NetworkConfig(codes_per_ecg=50, width=16, encoder_depth=1, decoder_depth=1, amplitude=True)
 
@@ -46,3 +53,42 @@ def test_features_of_residual_codes_and_of_a_learned_book():
     assert residual.shape == (2592, 48) and not residual[:1296, 24:].any(), "stages have columns of their own"
     book, _ = code_features(small_tokenizer(config=dataclasses.replace(CONFIG, quantizer="vq", codebook_size=64)))
     assert book.shape == (64, 8) and np.isfinite(book).all()
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])  # an output layer of its own, and a tied one
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_frozen_rows_stay_while_the_rest_trains(tuning, name, tmp_path):
+    """Lost otherwise: an ablation that says what training the codes' rows is worth, and trains them in both runs."""
+    model, _, vocabulary = build_model(make_llm(name, tmp_path), 16, tuning, rank=2)
+    free, _, _ = build_model(tmp_path, 16, tuning, rank=2)
+    freeze_rows(model, vocabulary)
+    examples = questions(vocabulary, shared=False)
+    for example in examples:
+        example.input_ids[0] = vocabulary.new_ids[3]
+        example.labels[-1] = vocabulary.new_ids[4]
+    for llm, moves in ((model, False), (free, True)):
+        before = embedded(llm)
+        optimizer = torch.optim.AdamW([p for p in llm.parameters() if p.requires_grad], lr=0.1, weight_decay=0)
+        for _ in range(3):
+            loss = loss_sum(llm.train(), collate(examples, vocabulary.pad))
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        for old, new in zip(before, embedded(llm), strict=True):
+            rows = slice(vocabulary.text_size, vocabulary.new_ids[-1] + 1)
+            assert torch.equal(old[rows], new[rows]) != moves
+            assert torch.equal(old[: rows.start], new[: rows.start]) == (tuning == "lora")
+
+
+def test_weight_decay_that_would_move_frozen_rows_is_refused():
+    words = ["TUNING=full", "WEIGHT_DECAY=0.1", f"TOKENIZER_PATH={REPOSITORY}/ecg_tokenizer/pretrained"]
+    with pytest.raises(UserError, match="TRAIN_CODE_ROWS=false keeps"):
+        make_plan("pretrain", [*words, "TRAIN_CODE_ROWS=false"])
+
+
+def embedded(model):
+    """What the model adds to its rows or has in them: the input's and the output's weights."""
+    with torch.no_grad():
+        layers = model.get_input_embeddings(), model.get_output_embeddings()
+        merged = [getattr(layer, "get_merged_weights", lambda layer=layer: layer.weight)() for layer in layers]
+        return [weight.clone() for weight in merged]
