@@ -36,7 +36,7 @@ def make_plan(stage, argv):
     if settings.load_in_4bit:
         check_four_bit(settings.tuning)
     if settings.tuning == "full" and settings.weight_decay and not settings.train_code_rows:
-        raise UserError("TRAIN_CODE_ROWS=false keeps rows as they are, WEIGHT_DECAY with TUNING=full moves all: set it 0")
+        raise UserError("TRAIN_CODE_ROWS=false keeps rows as they are, WEIGHT_DECAY moves all of TUNING=full: set it 0")
     parts = training_parts(stage, settings)
     manifests = {split: [path for part in parts for path in part.manifests[split]] for split in ("train", "valid")}
     fingerprint, llm_path = tokenizer_fingerprint(settings.tokenizer_path), find_llm(settings)
