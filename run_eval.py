@@ -43,6 +43,8 @@ def make_plan(argv):
     require(settings, "root_path_ecg", root, "tokenizer_path", "ckp_path")
     if settings.answers == "likelihood" and task == "report":
         raise UserError("ANSWERS=likelihood compares answers to questions; TASKTYPE=report needs ANSWERS=generate")
+    if settings.code_views > 1 and settings.answers != "likelihood":
+        raise UserError("CODE_VIEWS: the exam averages likelihoods over an ECG's views; set ANSWERS=likelihood")
     test, train = (manifest_path(getattr(settings, root), settings.dataset, task, split) for split in ("test", "train"))
     check_manifests([test], settings.root_path_ecg, task)
     read_manifest(train, task)
@@ -87,6 +89,8 @@ def main_process(plan):
     store = stored_codes(ecg_tokenizer, root, paths, settings.codes_root, policy, settings.workers)
     readable, line = readable_items(listed, store, test, root, "test")
     print_rank0(line, flush=True)
+    good, how = record_paths(readable), (settings.codes_root, policy, settings.workers)
+    views = [stored_codes(ecg_tokenizer, root, good, *how, view=n) for n in range(1, settings.code_views)]
 
     writes = sharers_of(plan.folder).number == 0  # on machines with files of their own, one process each
     if writes:
@@ -103,14 +107,14 @@ def main_process(plan):
     if engine == "vllm":
         answering = VllmEngine(answer_model, exam, exam_plan.longest, device, plan.folder).answer_batches
     print_rank0(f"eval: {why or exam_plan.text}", flush=True)
-    for control, ecg_of in ecg_sources(settings, readable, store, ecg_tokenizer).items():
+    for control, ecgs_of in ecg_sources(settings, readable, [store, *views], ecg_tokenizer).items():
         answered = done.get(control, {})
         if answered:
             print_rank0(f"going on: {len(answered)} of {len(readable)} items are answered", flush=True)
         share = open_batches(exam_plan, answered)[rank::world]
         what = f"answering with {control} ECGs" if control else "answering"
         with tqdm(total=sum(len(g) for batch in share for g in batch), desc=what, unit="item", disable=rank > 0) as bar:
-            for answers in answering(share, ecg_of):
+            for answers in answering(share, *ecgs_of):
                 write_answers(plan.folder, rank, control, answers)
                 bar.update(len(answers))
     dist.barrier()
@@ -151,20 +155,23 @@ def exam_of(plan, items):
     )
 
 
-def ecg_sources(settings, items, store, ecg_tokenizer):
-    """Where an item's codes come from: "" its own ECG, and for each control another; name -> callable of a path."""
+def ecg_sources(settings, items, stores, ecg_tokenizer):
+    """Where an item's codes come from: "" its own ECG, and for each control another; name -> callables of a path.
+
+    ``stores`` hold the same ECGs, each encoded otherwise.
+    """
     import numpy as np
 
     from model.controls import other_patients_ecg
 
-    sources = {"": store.__getitem__}
+    sources = {"": [store.__getitem__ for store in stores]}
     if "shuffled" in settings.controls:
         other = other_patients_ecg(items, settings.seed)
-        sources["shuffled"] = lambda path: store[other[path]]
+        sources["shuffled"] = [lambda path, store=store: store[other[path]] for store in stores]
     if "blank" in settings.controls:
         nothing = np.zeros((1, 12, signal_policy(settings).samples), np.float32)
         flat = ecg_tokenizer.encode_rows(nothing, np.zeros((1, 12)))[0]
-        sources["blank"] = lambda path: flat
+        sources["blank"] = [lambda path: flat]
     return sources
 
 

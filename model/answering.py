@@ -126,15 +126,15 @@ def open_batches(plan, done):
     return [batch for batch in batches if batch]
 
 
-def answer_batches(answer_model, exam, plan, batches, ecg_of):
+def answer_batches(answer_model, exam, plan, batches, *ecgs_of):
     """Answer the batches one by one.
 
     A batch that the device's memory can't hold is halved, and so are those that follow.
 
     Parameters
     ----------
-    ecg_of : callable
-        Record path -> its codes.
+    ecgs_of : callables
+        Record path -> its codes. Of several, that encode an ECG otherwise, the log-likelihoods are averaged.
 
     Yields
     ------
@@ -146,7 +146,7 @@ def answer_batches(answer_model, exam, plan, batches, ecg_of):
         parts = [batch]
         while parts:
             part = parts.pop()
-            answers = _answer(answer_model, exam, plan, part, ecg_of) if len(part) <= most else None
+            answers = _answer(answer_model, exam, plan, part, ecgs_of) if len(part) <= most else None
             if answers is not None:
                 yield answers
                 continue
@@ -160,15 +160,18 @@ def answer_batches(answer_model, exam, plan, batches, ecg_of):
             parts += reversed(halves)
 
 
-def _answer(answer_model, exam, plan, batch, ecg_of):
+def _answer(answer_model, exam, plan, batch, ecgs_of):
     """The answers to a batch; None where the device's memory doesn't hold it."""
     model, tokenizer, vocabulary = answer_model.model, answer_model.tokenizer, answer_model.vocabulary
-    prompts = [_prompt(answer_model, exam, plan, [exam.items[i] for i in group], ecg_of) for group in batch]
+    groups = [[exam.items[i] for i in group] for group in batch]
+    views = [[_prompt(answer_model, exam, plan, group, ecg_of) for group in groups] for ecg_of in ecgs_of]
+    prompts = views[0]
     try:
         if exam.candidates:
-            ids = [[_candidate_ids(answer_model, exam, exam.items[i]) for i in group] for group in batch]
-            answers = log_likelihoods(model, prompts, ids, vocabulary.pad)
-            answers = [[[round(value, 4) for value in values] for values in of_group] for of_group in answers]
+            ids = [[_candidate_ids(answer_model, exam, item) for item in group] for group in groups]
+            likely = [log_likelihoods(model, prompts, ids, vocabulary.pad) for prompts in views]
+            by_group = zip(*likely, strict=True)
+            answers = [[_mean(of_views) for of_views in zip(*of_group, strict=True)] for of_group in by_group]
         elif plan.plain:
             whole = [prompt.beginning + prompt.rests[0] for prompt in prompts]
             answers = [[text] for text in generate(model, tokenizer, vocabulary, whole, exam.max_new_tokens)]
@@ -179,6 +182,11 @@ def _answer(answer_model, exam, plan, batch, ecg_of):
         torch.cuda.empty_cache()
         return None
     return [pair for group, values in zip(batch, answers, strict=True) for pair in zip(group, values, strict=True)]
+
+
+def _mean(of_views):
+    """The mean over views of each candidate's log-likelihood."""
+    return [round(sum(values) / len(values), 4) for values in zip(*of_views, strict=True)]
 
 
 def _prompt(answer_model, exam, plan, items, ecg_of):

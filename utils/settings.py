@@ -78,7 +78,7 @@ class Settings:
     lora_r: int = _setting(64, TUNE, "rank of LoRA", low=1)
     lora_alpha: int = _setting(16, TUNE, "scale of LoRA (alpha / rank)", low=1)
     lora_dropout: float = _setting(0.05, TUNE, "dropout before LoRA", low=0, high=0.9)
-    code_views: int = _setting(1, TUNE, "ways in which a training ECG is encoded, one of which is drawn at every pass: as it is, and from 2 on also with other starts and slightly mixed leads", low=0, high=100)
+    code_views: int = _setting(1, LLM, "ways in which an ECG is encoded: as it is, and from 2 on also with other starts and slightly mixed leads. Training draws one at every pass; the exam (ANSWERS=likelihood) averages over all", low=0, high=100)
     pretrain_objective: str = _setting("forecast", "p", "predict the end of windows of five lengths (published), or every next code", choices=("forecast", "causal"))
     prompts: str = _setting("", "fe", "other prompt words: `ecg_first`, `question_first` (env/prompts/), or a JSON file; empty uses model/prompts.py's", path=True, must_exist=True)
     override: tuple = _setting((), "fe", "take these settings, with commas, though the adapter was trained with others", choices=("tasktype", "prompts", "lead_order"))

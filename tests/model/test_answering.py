@@ -3,6 +3,7 @@
 import dataclasses
 import random
 
+import numpy as np
 import pytest
 import torch
 
@@ -227,6 +228,24 @@ def test_the_likeliest_candidate_is_the_prediction(llm):
     assert row["candidates"] == [["yes"], ["no"], ["left", "right"]] and row["patient"] is None
     asked.items[0]["background"] = "Patient Information: - Patient ID: 18; - Age: 58"
     assert prediction_row(asked, 0, [-3.0, -2.0, -1.0])["patient"] == "18"
+
+
+def test_views_of_an_ecg_are_averaged(llm):
+    """Lost otherwise: an exam that says that it read each ECG in several ways, and read one of them."""
+    answering = answer_model(llm, ECG_FIRST)
+    asked = exam(candidates=lambda item: [["yes"], ["no"], ["left", "right"]])
+    plan = plan_exam(answering, asked, 52)
+
+    def others(path):
+        return codes(f"{path} begun elsewhere")
+
+    def answers(*ways):
+        return dict(pair for part in answer_batches(answering, asked, plan, plan.batches, *ways) for pair in part)
+
+    plain, turned, both = answers(codes), answers(others), answers(codes, others)
+    for index, values in both.items():
+        assert values == pytest.approx(np.mean([plain[index], turned[index]], axis=0), abs=2e-4)
+        assert plain[index] != turned[index]
 
 
 def test_candidates_are_what_a_question_is_open_to():

@@ -99,6 +99,7 @@ def test_an_exam_that_dies_in_scoring_scores_what_it_has_answered(world, undistu
 def test_likelihoods_answer_every_question(world, undisturbed, tmp_path):  # noqa: F811
     """Two processes, controls too: rows hold the candidates with their likelihoods, the likeliest is the answer."""
     more = EXAM | {"ANSWERS": "likelihood", "CONTROLS": "shuffled", "NUM_PROCESSES": 2, "TEST_ITEMS": 24}
+    more |= {"CODE_VIEWS": 2}
     words = settings(world, tmp_path, CKP_PATH=undisturbed[1], **more)
     torchrun("run_eval.py", "eval", *words)
     rows = [json.loads(line) for line in (tmp_path / "qa_demo_test/predictions.jsonl").read_text().splitlines()]
@@ -109,3 +110,6 @@ def test_likelihoods_answer_every_question(world, undisturbed, tmp_path):  # noq
         assert row["prediction"] == row["candidates"][values.index(max(values))]
     refused = run("run_eval.py", "eval", "--plan", *words, "TASKTYPE=report", "OVERRIDE=tasktype,prompts", check=False)
     assert refused.returncode == 2 and "ANSWERS=likelihood" in refused.stderr
+    refused = run("run_eval.py", "eval", "--plan", *words, "ANSWERS=generate", check=False)
+    assert refused.returncode == 2 and "CODE_VIEWS: the exam averages likelihoods" in refused.stderr
+    assert list((world / "codes").glob("*/view1/codes.npy")), "the second way has codes of its own"
