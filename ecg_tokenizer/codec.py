@@ -200,8 +200,9 @@ def _prepare(signal, sample_rate, leads, policy):
 
 
 def config_to_json(config):
-    """A `NetworkConfig` as the dict that is saved."""
-    return {**dataclasses.asdict(config), "levels": list(config.levels)}
+    """A `NetworkConfig` as the dict that is saved; what is empty is left out."""
+    values = {**dataclasses.asdict(config), "levels": list(config.levels)}
+    return {name: value for name, value in values.items() if value != ""}
 
 
 def config_from_json(stored, path):
