@@ -134,21 +134,26 @@ def fewer_ecgs(settings, run):
 
 
 def table(runs):
-    """The runs as a Markdown table: exact match in %, intervals over patients, differences to the first run."""
+    """The runs as a Markdown table: exact match in %, intervals over patients, differences to the first row.
+
+    A run is compared with the first row's run of its seed, where there is one, otherwise with the first run.
+    """
     from utils.scores import compare_files
 
     kinds = ("verify", "choose", "query")
     titles = ["row", "seed", "bits a code", "exact match", *kinds, "minus floor", "minus other patient's ECG"]
     titles += ["minus the first row", "minutes"]
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    of_seed = {run.seed: run for run in runs if run.name == runs[0].name}
     for run in runs:
         metrics = read_json(exam_of(run) / "metrics.json")
         score, paired = metrics["exact_match"], metrics["paired"]
         by_type = [f"{100 * score['by_question_type'][f'single-{kind}']:.1f}" for kind in kinds]
         gains = [_range(paired.get(base, {}).get("exact_match", {}).get("overall")) for base in ("floor", "shuffled")]
         first = ""
-        if run is not runs[0]:
-            found = compare_files([exam_of(runs[0]) / "predictions.jsonl", exam_of(run) / "predictions.jsonl"], "qa")
+        base = runs[0] if run.name == runs[0].name else of_seed.get(run.seed, runs[0])
+        if run is not base:
+            found = compare_files([exam_of(base) / "predictions.jsonl", exam_of(run) / "predictions.jsonl"], "qa")
             first = _range(next(iter(found["paired"].values()))["exact_match"]["overall"])
         low, high = score["interval"]["overall"]
         overall = f"{100 * score['overall']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"

@@ -25,10 +25,10 @@ finetune = { TRAIN_EPOCHS = 1 }
 KINDS = ("verify", "choose", "query")
 
 
-def ended(stage, settings, results):
+def ended(stage, settings, results, wrong="no_stage_2"):
     """Stands in for a launcher: what a stage leaves; the row without stage 2 answers nothing right."""
     if stage == "eval":
-        right = "no_stage_2" not in str(results)
+        right = wrong not in str(results)
         rows = [qa_row(i, [str(i) if right else "no"], [str(i)], f"single-{KINDS[i % 3]}") for i in range(30)]
         folder = results / "qa_x_test"
         folder.mkdir(parents=True)
@@ -56,6 +56,15 @@ def test_each_row_is_run_with_what_it_changes_and_compared_with_the_first(tmp_pa
     assert stages.count("pretrain") == 2, "rows with the same stage 2 share it"
     tuned = {what["SEED"]: what for stage, what, _ in calls if stage == "finetune" and "TRAIN_EPOCHS" not in what}
     assert "PRETRAIN_PATH" in tuned[1] and any("PRETRAIN_PATH" not in w for s, w, _ in calls if s == "finetune")
+
+
+def test_a_row_is_compared_with_the_first_one_of_its_seed(tmp_path, monkeypatch, capsys):
+    """Lost otherwise: the worth of a part in which the luck of a seed is counted too."""
+    monkeypatch.setattr(ablations, "launch", lambda *what: ended(*what, wrong="seed1"))
+    (tmp_path / "grid.toml").write_text(GRID + "seeds = [0, 1]\n")
+    ablations.main([str(tmp_path / "grid.toml"), "--out", str(tmp_path / "out")])
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[9].split(" ")[0] for row in rows] == ["", "-100.0", "+0.0", "+0.0", "+0.0"]
 
 
 def test_a_row_that_fails_is_named_and_the_others_are_told(tmp_path, monkeypatch, capsys):
