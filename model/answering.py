@@ -169,7 +169,7 @@ def _answer(answer_model, exam, plan, batch, ecgs_of):
     try:
         if exam.candidates:
             ids = [[_candidate_ids(answer_model, exam, item) for item in group] for group in groups]
-            likely = [log_likelihoods(model, prompts, ids, vocabulary.pad) for prompts in views]
+            likely = [log_likelihoods(model, of_view, ids, vocabulary.pad) for of_view in views]
             by_group = zip(*likely, strict=True)
             answers = [[_mean(of_views) for of_views in zip(*of_group, strict=True)] for of_group in by_group]
         elif plan.plain:

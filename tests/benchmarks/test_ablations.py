@@ -5,7 +5,8 @@ import pytest
 from benchmarks import ablations
 from tests.utils.scores.test_evaluation import qa_row
 from utils.scores import score_file, write_predictions
-from utils.tools import UserError, write_json
+from utils.settings import FIELDS, load_settings
+from utils.tools import REPOSITORY, UserError, write_json
 
 GRID = """
 [settings]
@@ -80,3 +81,12 @@ def test_a_row_without_a_name_is_refused(tmp_path):
     (tmp_path / "grid.toml").write_text("[[row]]\nseeds = [0]\n")
     with pytest.raises(UserError, match="rows need names"):
         ablations.read_grid(tmp_path / "grid.toml", tmp_path)
+
+
+@pytest.mark.parametrize("grid", ["ablations", "learning_curve"])
+def test_the_grids_name_settings_that_the_stages_know(grid, tmp_path):
+    """Lost otherwise: a setting is renamed, and the evening ends in a line of failed rows."""
+    for run in ablations.read_grid(REPOSITORY / f"benchmarks/{grid}.toml", tmp_path):
+        for stage, settings in run.settings.items():
+            there = [key for key in settings if not FIELDS[key].metadata["must_exist"]]
+            assert load_settings(stage, [f"{key}={settings[key]}" for key in there])
