@@ -4,11 +4,13 @@
 
 A grid file has the settings of all rows ([settings]), those of a stage ([pretrain], [finetune], [eval]), and rows
 ([[row]]): a name, seeds, how many training ECGs have questions (``ecgs``, for a learning curve), and what it changes
-(``pretrain = {CODE_ROWS = "mean"}``; ``pretrain = false`` leaves stage 2 out). Rows whose stage 2 is the same share it.
+in all stages (``settings = {TOKENIZER_PATH = "..."}``) or in one (``pretrain = {CODE_ROWS = "mean"}``; ``pretrain =
+false`` leaves stage 2 out). Rows whose stage 2 is the same share it.
 What is finished is not run again, and what was killed goes on. A row that fails is named, and the others are run.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tomllib
@@ -76,7 +78,8 @@ def _run(grid, row, seed, out):
     settings = {}
     for stage in STAGES:
         if row.get(stage) is not False:
-            settings[stage] = grid.get("settings", {}) | grid.get(stage, {}) | row.get(stage, {}) | {"SEED": seed}
+            parts = [part.get(key, {}) for key in ("settings", stage) for part in (grid, row)]
+            settings[stage] = {key: value for part in parts for key, value in part.items()} | {"SEED": seed}
     first = out / "stage2" / sha256_json(settings["pretrain"])[:12] if "pretrain" in settings else None
     folder = out / row["name"].replace(" ", "_") / f"seed{seed}"
     return Run(row["name"], seed, folder, first, settings, row.get("ecgs", 0))
@@ -100,14 +103,22 @@ def stage_three_and_exam(run):
 
 
 def launch(stage, settings, results):
-    """Run a launcher with these settings alone; its output goes to a log. Whether it ended well."""
+    """Run a launcher with these settings alone; its output goes to a log. Whether it ended well.
+
+    The processor seconds of a stage are added up in a file beside it, over all starts.
+    """
     results.mkdir(parents=True, exist_ok=True)
     env = results / f"{stage}.env"
     settings = settings | {"RESULTS": results, "RESUME": "auto"}
     env.write_text("".join(f'{key}="{value}"\n' for key, value in settings.items()))
     with open(results / f"{stage}.log", "a") as log:
         command = ["bash", REPOSITORY / STAGES[stage], env]
-        return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode == 0
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        _, status, used = os.wait4(process.pid, 0)  # of all processes that it started
+    spent = results / f"{stage}_processor_seconds.json"
+    before = read_json(spent) if spent.exists() else 0
+    write_json(spent, round(before + used.ru_utime + used.ru_stime, 1))
+    return status == 0
 
 
 def last_checkpoint(results):
@@ -142,7 +153,7 @@ def table(runs):
 
     kinds = ("verify", "choose", "query")
     titles = ["row", "seed", "bits a code", "exact match", *kinds, "minus floor", "minus other patient's ECG"]
-    titles += ["minus the first row", "minutes"]
+    titles += ["minus the first row", "processor minutes"]
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     of_seed = {run.seed: run for run in runs if run.name == runs[0].name}
     for run in runs:
@@ -181,9 +192,10 @@ def bits(run):
 
 
 def minutes(run):
-    """Wall time of both training stages."""
-    files = [file for folder in (run.first, run.folder) if folder for file in folder.glob("*/finished.json")]
-    return sum(read_json(file)["seconds"] for file in files if not file.parent.name.endswith("_test")) / 60
+    """Processor minutes of both training stages."""
+    files = [run.folder / "finetune_processor_seconds.json"]
+    files += [run.first / "pretrain_processor_seconds.json"] if run.first else []
+    return sum(map(read_json, files)) / 60
 
 
 def _range(difference):

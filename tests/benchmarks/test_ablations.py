@@ -6,7 +6,7 @@ from benchmarks import ablations
 from tests.utils.scores.test_evaluation import qa_row
 from utils.scores import score_file, write_predictions
 from utils.settings import FIELDS, load_settings
-from utils.tools import REPOSITORY, UserError, write_json
+from utils.tools import REPOSITORY, UserError, read_json, write_json
 
 GRID = """
 [settings]
@@ -19,6 +19,8 @@ seeds = [0, 1]
 [[row]]
 name = "no stage 2"
 pretrain = false
+settings = { DATASET = "y", THREADS = 1 }
+eval = { THREADS = 2 }
 [[row]]
 name = "one pass less"
 finetune = { TRAIN_EPOCHS = 1 }
@@ -39,7 +41,7 @@ def ended(stage, settings, results, wrong="no_stage_2"):
     folder = results / f"x_{stage}"
     (folder / "checkpoint/checkpoint_epoch0").mkdir(parents=True)
     (folder / "log.jsonl").write_text('{"step": 1, "loss": 1}\n{"step": 1, "val_loss": 0.6931471805599453}\n')
-    write_json(folder / "finished.json", {"seconds": 60})
+    write_json(results / f"{stage}_processor_seconds.json", 60)
     return True
 
 
@@ -56,6 +58,8 @@ def test_each_row_is_run_with_what_it_changes_and_compared_with_the_first(tmp_pa
     stages = [stage for stage, *_ in calls]
     assert stages.count("pretrain") == 2, "rows with the same stage 2 share it"
     tuned = {what["SEED"]: what for stage, what, _ in calls if stage == "finetune" and "TRAIN_EPOCHS" not in what}
+    alone = [what for _, what, folder in calls if folder.parent.name == "no_stage_2"]
+    assert [(what["DATASET"], what["THREADS"]) for what in alone] == [("y", 1), ("y", 2)], "a stage's word is last"
     assert "PRETRAIN_PATH" in tuned[1] and any("PRETRAIN_PATH" not in w for s, w, _ in calls if s == "finetune")
 
 
@@ -77,13 +81,22 @@ def test_a_row_that_fails_is_named_and_the_others_are_told(tmp_path, monkeypatch
     assert stopped.value.code == 2 and "no stage 2 (seed 0): failed" in said.err and "one pass less" in said.out
 
 
+def test_a_launcher_ends_with_its_processor_seconds_beside_it(tmp_path):
+    """Lost otherwise: recipes are compared at equal seconds of a machine that was busy with something else."""
+    assert not ablations.launch("eval", {"CKP_PATH": "nowhere"}, tmp_path)
+    once = read_json(tmp_path / "eval_processor_seconds.json")
+    assert not ablations.launch("eval", {"CKP_PATH": "nowhere"}, tmp_path)
+    assert 0 < once < read_json(tmp_path / "eval_processor_seconds.json")
+    assert "nowhere" in (tmp_path / "eval.log").read_text()
+
+
 def test_a_row_without_a_name_is_refused(tmp_path):
     (tmp_path / "grid.toml").write_text("[[row]]\nseeds = [0]\n")
     with pytest.raises(UserError, match="rows need names"):
         ablations.read_grid(tmp_path / "grid.toml", tmp_path)
 
 
-@pytest.mark.parametrize("grid", ["ablations", "learning_curve"])
+@pytest.mark.parametrize("grid", ["ablations", "learning_curve", "published"])
 def test_the_grids_name_settings_that_the_stages_know(grid, tmp_path):
     """Lost otherwise: a setting is renamed, and the evening ends in a line of failed rows."""
     for run in ablations.read_grid(REPOSITORY / f"benchmarks/{grid}.toml", tmp_path):
