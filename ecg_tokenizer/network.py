@@ -95,16 +95,22 @@ class DefaultNetwork(nn.Module):
         return [p for part in (self.encoder, self.decoder) for p in part.parameters() if p.ndim == 2]
 
     def load_shallower(self, state):
-        """Load weights whose decoder may have fewer blocks; the blocks behind those change nothing at first."""
-        ends = [int(name.split(".")[1]) for name in state if name.startswith("decoder.")]
-        last, here = max(ends), len(self.decoder) - 1  # the norm at the stack's end
-        state = {name.replace(f"decoder.{last}.", f"decoder.{here}."): tensor for name, tensor in state.items()}
-        for number, part in enumerate(self.decoder[last:here], last):
-            for layer in [part.out] if isinstance(part, Attention) else [part.mix, part.down]:
-                nn.init.zeros_(layer.weight)
-                nn.init.zeros_(layer.bias)
-            state |= {f"decoder.{number}.{name}": tensor for name, tensor in part.state_dict().items()}
+        """Load weights whose stacks may have fewer blocks; the blocks behind those change nothing at first."""
+        for name in ("encoder", "decoder"):
+            state = _deepened(state, name, getattr(self, name))
         self.load_state_dict(state)
+
+
+def _deepened(state, name, stack):
+    ends = [int(key.split(".")[1]) for key in state if key.startswith(f"{name}.")]
+    last, here = max(ends), len(stack) - 1  # the norm at the stack's end
+    state = {key.replace(f"{name}.{last}.", f"{name}.{here}."): tensor for key, tensor in state.items()}
+    for number, part in enumerate(stack[last:here], last):
+        for layer in [part.out] if isinstance(part, Attention) else [part.mix, part.down]:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        state |= {f"{name}.{number}.{key}": tensor for key, tensor in part.state_dict().items()}
+    return state
 
 
 def blocks(config, depth):

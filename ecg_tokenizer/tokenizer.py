@@ -25,6 +25,7 @@ from utils.sharing import gathered, sharers_of
 from utils.tools import UserError, entry_point, seed_everything, sha256_file, sha256_json
 
 VERSION = 4  # raise it when the same settings train another network: finished runs are then made anew
+DEPTHS = ("encoder_depth", "decoder_depth")
 MOST_CODES = 65_000  # uint16 holds them and the amplitude's
 STORED_FROM = 4000  # ECGs; more are kept in a file (120 kB each) for the time of the run, in place of memory (240 kB)
 
@@ -100,7 +101,7 @@ def check_network(settings):
         raise UserError("KEEP_CODES needs START_FROM, whose codes are kept, and QUANTIZER=fsq")
     if settings.architecture == "published":
         fixed = {"quantizer": "fsq", "levels": (6, 6, 6, 6), "codes_per_ecg": 313}
-        fixed |= {"residual_depth": 1, "decoder_depth": 0}
+        fixed |= {"residual_depth": 1, "encoder_depth": 0, "decoder_depth": 0}
         for name, value in fixed.items():
             if getattr(settings, name) != value:
                 text = ",".join(map(str, value)) if isinstance(value, tuple) else value
@@ -186,17 +187,19 @@ def make_network(settings):
         config = NetworkConfig(architecture="published")
     else:
         names = "quantizer levels codebook_size codes_per_ecg residual_depth amplitude".split()
-        depth = settings.decoder_depth or (start.config if start else NetworkConfig).decoder_depth
-        config = NetworkConfig(**{name: getattr(settings, name) for name in names}, decoder_depth=depth)
+        base = start.config if start else NetworkConfig
+        depths = {name: getattr(settings, name) or getattr(base, name) for name in DEPTHS}
+        config = NetworkConfig(**{name: getattr(settings, name) for name in names}, **depths)
     network = build_network(config)
     if not start:
         return network, config
     free = {"codes_of", "coder"} | (set() if settings.keep_codes else {"amplitude"})  # the weights know nothing of it
+    growing = {"decoder_depth"} if settings.keep_codes else set(DEPTHS)
     for name, value in dataclasses.asdict(config).items():
         given = getattr(start.config, name)
-        if given != value and name not in free and not (name == "decoder_depth" and value > given):
+        if given != value and name not in free and not (name in growing and value > given):
             raise UserError(f"START_FROM={settings.start_from}: its {name} is {given}, in the settings {value}")
-    if config.decoder_depth > start.config.decoder_depth:
+    if any(getattr(config, name) > getattr(start.config, name) for name in DEPTHS):
         network.load_shallower(start.network.state_dict())
     else:
         network.load_state_dict(start.network.state_dict())

@@ -194,6 +194,20 @@ def test_a_decoder_trained_on_keeps_the_codes(trained, words, tmp_path, capsys):
     assert code_of([*words, "KEEP_CODES=true"]) == 2 and "KEEP_CODES needs START_FROM" in capsys.readouterr().err
 
 
+def test_added_blocks_of_the_encoder_start_as_nothing(trained, words, tmp_path, capsys):
+    """Lost otherwise: the hours behind a trained tokenizer, each time that a larger one is tried."""
+    deeper = [*words, f"START_FROM={trained}", "EPOCHS=1", "ENCODER_DEPTH=6"]
+    main([*deeper, "DECODER_DEPTH=5", "LR=1e-12", f"LOG_ROOT={tmp_path / 'a'}"])
+    before, after = (EcgTokenizer.from_pretrained(path) for path in (trained, tmp_path / "a"))
+    assert (after.config.encoder_depth, after.config.decoder_depth) == (6, 5)
+    x = torch.randn(3, 12, 5000)
+    codes = before.encode_standardised(x)
+    assert (codes == after.encode_standardised(x)).float().mean() > 0.99, "but for rounding"
+    assert torch.allclose(before.decode_standardised(codes), after.decode_standardised(codes), atol=1e-4)
+    assert code_of([*deeper, "KEEP_CODES=true", f"LOG_ROOT={tmp_path / 'b'}"]) == 2
+    assert "its encoder_depth is 4, in the settings 6" in capsys.readouterr().err
+
+
 def test_a_coder_that_is_not_the_one_named_is_refused(trained, words, tmp_path):
     """Lost otherwise: codes on disk are read with a tokenizer that never made them."""
     main([*words, f"START_FROM={trained}", "KEEP_CODES=true", f"LOG_ROOT={tmp_path}", "EPOCHS=1"])
