@@ -115,10 +115,11 @@ def launch(stage, settings, results):
         command = ["bash", REPOSITORY / STAGES[stage], env]
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         _, status, used = os.wait4(process.pid, 0)  # of all processes that it started
+        process.returncode = os.waitstatus_to_exitcode(status)  # Popen is told, since it did not wait itself
     spent = results / f"{stage}_processor_seconds.json"
     before = read_json(spent) if spent.exists() else 0
     write_json(spent, round(before + used.ru_utime + used.ru_stime, 1))
-    return status == 0
+    return process.returncode == 0
 
 
 def last_checkpoint(results):
